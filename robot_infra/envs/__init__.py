@@ -1,0 +1,5 @@
+"""Environments: what an actor can drive, by name."""
+
+from robot_infra.envs.build import build, build_operator
+
+__all__ = ["build", "build_operator"]

@@ -1,0 +1,1 @@
+"""The embedded simulator: bimanual pick and place by instruction."""

@@ -1,0 +1,77 @@
+"""What an actor needs from a robot and from the person beside it. Real robots and simulators both satisfy it."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from serl_launcher.specs import RobotSpec
+from serl_launcher.types import Observation, Outcome
+
+
+@dataclass(kw_only=True, slots=True)
+class Transition:
+    """What happened in one control tick.
+
+    Example:
+        Transition(observation=after, reward=0.0, terminated=False, truncated=False, success=False,
+                   executed_action=np.zeros(14, np.float32))
+    """
+
+    observation: Observation
+    """What the robot senses after the action."""
+    reward: float
+    terminated: bool
+    """Whether the task ended, in success or failure: nothing follows this state."""
+    truncated: bool
+    """Whether the episode was cut off, e.g. by the time limit, although more could have followed."""
+    success: bool
+    """Whether the environment itself knows that the task is solved."""
+    executed_action: np.ndarray
+    """float32 [A], robot units: what the robot was really commanded, after its own limits."""
+
+
+class RobotEnv(Protocol):
+    """One robot and its task, real or simulated. It never draws random numbers but from the seed of its reset."""
+
+    @property
+    def spec(self) -> RobotSpec:
+        """What the robot looks like."""
+        ...
+
+    def reset(self, *, seed: int) -> Observation:
+        """Begins an episode; equal seeds begin equal episodes where the environment can."""
+        ...
+
+    def step(self, action: np.ndarray) -> Transition:
+        """Commands float32 [A] for one tick and returns what came of it."""
+        ...
+
+    def render(self) -> np.ndarray:
+        """Returns a picture of the scene for videos, uint8 (height, width, 3), RGB."""
+        ...
+
+    def close(self) -> None:
+        """Frees the robot; it can be called twice."""
+        ...
+
+
+class Operator(Protocol):
+    """The person beside the robot: may take over at any tick, and judges the episode. May be a script."""
+
+    def reset(self) -> None:
+        """A new episode begins; nobody has taken over."""
+        ...
+
+    def command(self, observation: Observation, proposal: np.ndarray | None) -> np.ndarray | None:
+        """Returns the person's action, float32 [A], while the person is in control, else None; called once per tick.
+
+        Args:
+            observation: What the robot senses now.
+            proposal: What the policy would do now, float32 [A]; None where no policy acts.
+        """
+        ...
+
+    def judge(self, transition: Transition) -> Outcome:
+        """Returns how the episode went, given its last transition."""
+        ...

@@ -1,0 +1,77 @@
+"""Settings of an actor: who acts, how takeovers go, how it is evaluated."""
+
+from dataclasses import dataclass, field
+
+from serl_launcher.errors import ConfigError
+
+
+@dataclass(kw_only=True, slots=True)
+class InterventionConfig:
+    """The person beside the robot; in simulation a scripted one."""
+
+    enabled: bool = True
+    reaction_ticks: int = 3
+    """Ticks between trouble and takeover."""
+    patience_ticks: int = 12
+    """Ticks without progress that count as trouble."""
+
+
+@dataclass(kw_only=True, slots=True)
+class ActorConfig:
+    """One robot or one simulator."""
+
+    id: str = "actor-0"
+    """Unique per robot; a second actor with the same id is refused."""
+    mode: str = "online"
+    """`online`: policy with takeovers. `collect`: the person drives. `eval`: policy alone."""
+    policy: str = "remote"
+    """`remote`: ask the learner. `local`: fetch the weights and run them here (needs the `policy` extra)."""
+    execution_horizon: int = 8
+    """Actions of a chunk that are executed before the next is asked for."""
+    num_episodes: int = 0
+    """Finished episodes after which the actor ends, earlier starts of the same run included; 0: until the learner says stop."""
+    seed_offset: int = 0
+    """Start states are drawn with seeds `seed_offset + episode number`."""
+    max_change: list[float] = field(default_factory=list)
+    """Most that a command may differ from the one before, in robot units per tick: one number per action, one for all,
+    or none, where only the bounds of the robot count."""
+    intervention: InterventionConfig = field(default_factory=InterventionConfig)
+    wait_for_policy_s: float = 0.0
+    """How long to wait for the learner's first answer before giving up; 0: for ever."""
+    flush_s: float = 30.0
+    """How long an actor that ends waits until the learner has everything; what is left stays in the spool."""
+
+    def __post_init__(self) -> None:
+        if self.mode not in ("online", "collect", "eval"):
+            raise ConfigError(f"actor.mode must be 'online', 'collect' or 'eval', got {self.mode!r}.")
+        if self.policy not in ("remote", "local"):
+            raise ConfigError(f"actor.policy must be 'remote' or 'local', got {self.policy!r}.")
+        if not self.id or "/" in self.id:
+            raise ConfigError(f"actor.id must be a plain name, got {self.id!r}.")
+        if self.execution_horizon < 1:
+            raise ConfigError(f"actor.execution_horizon must be 1 or more, got {self.execution_horizon}.")
+        if self.num_episodes < 0:
+            raise ConfigError(f"actor.num_episodes must be 0 or more, got {self.num_episodes}.")
+
+
+@dataclass(kw_only=True, slots=True)
+class EvaluationConfig:
+    """The eval actor (`actor.mode=eval`): a named checkpoint, fixed start states, no interventions."""
+
+    num_episodes: int = 100
+    first_seed: int = 1_000_000
+    """Start states `first_seed .. first_seed + num_episodes - 1`; never used in training."""
+    num_videos: int = 0
+    """The first so many episodes are recorded as MP4."""
+    wrong_prompt: bool = False
+    """Control: give the policy the prompt of another task."""
+    num_lanes: int = 8
+    """Episodes that are simulated side by side and share one batched policy call."""
+    output_dir: str | None = None
+    """Where the report goes; None: `eval-<hash of the policy>` in the directory of the run."""
+
+    def __post_init__(self) -> None:
+        if self.num_episodes < 1 or self.num_lanes < 1:
+            raise ConfigError(
+                f"evaluation.num_episodes and num_lanes must be 1 or more, got {self.num_episodes} and {self.num_lanes}."
+            )

@@ -1,0 +1,33 @@
+"""Settings of the replay dataset and of what is sampled from it."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass(kw_only=True, slots=True)
+class SamplingWeights:
+    """Relative chance of a step to be drawn, by what happened around it."""
+
+    policy: float = 1.0
+    intervention: float = 2.0
+    """Steps that a human commanded during an online episode."""
+    pre_intervention: float = 0.0
+    """Policy steps in the `pre_intervention_s` before a takeover: they led to the trouble."""
+    pre_intervention_s: float = 1.0
+
+
+@dataclass(kw_only=True, slots=True)
+class DatasetConfig:
+    """The replay dataset (LeRobot v3) and the demonstrations beside it."""
+
+    replay_name: str = "replay_buffer"
+    repo_id: list[str] = field(default_factory=list)
+    """Demonstration datasets: directories, or names below HF_LEROBOT_HOME."""
+    capacity: int = 200_000
+    """Sampling window: the newest steps that are drawn. Older ones stay on disk."""
+    offline_fraction: float = 0.5
+    """Share of each batch from the demonstrations, exact; the rest is online."""
+    min_episode_steps: int = 2
+    """Accepted episodes have at least this many steps (a label right after the start is an accident)."""
+    noop_threshold: float = 0.0
+    """Steps whose chunk moves no joint by more than this (standard deviation, robot units) are not drawn; 0 keeps all."""
+    weights: SamplingWeights = field(default_factory=SamplingWeights)

@@ -1,0 +1,41 @@
+"""Settings of the robot or simulator that an actor drives."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from serl_launcher.errors import ConfigError
+
+
+@dataclass(kw_only=True, slots=True)
+class EnvironmentConfig:
+    """One robot, real or simulated."""
+
+    name: str = "sim_pnp"
+    """Which environment `robot_infra.envs.build` makes."""
+    hz: float = 10.0
+    """Control rate in ticks per second."""
+    realtime: bool = False
+    """Whether a tick takes 1/hz seconds. A simulator may run as fast as it can."""
+    image_size: list[int] = field(default_factory=lambda: [64, 64])
+    """Width and height of every camera image, in pixels."""
+    image_keys: list[str] = field(default_factory=lambda: ["cam_high", "cam_left_wrist", "cam_right_wrist"])
+    """Cameras, in the order in which the policy sees them."""
+    image_encoding: str = "jpeg"
+    """`jpeg`, `png` (lossless) or `raw` (lossless)."""
+    jpeg_quality: int = 95
+    max_episode_length: int = 120
+    """Ticks after which an episode is truncated."""
+    prompts: list[str] = field(default_factory=list)
+    """Instructions drawn at reset; empty: the environment's own."""
+    save_video: bool = False
+    """Whether the actor writes an MP4 per episode."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Further settings, checked by the environment itself."""
+
+    def __post_init__(self) -> None:
+        if self.hz <= 0:
+            raise ConfigError(f"environment.hz must be positive, got {self.hz}.")
+        if len(self.image_size) != 2 or min(self.image_size) < 8:
+            raise ConfigError(f"environment.image_size must be [width, height] of 8 or more, got {self.image_size}.")
+        if self.max_episode_length < 1:
+            raise ConfigError(f"environment.max_episode_length must be positive, got {self.max_episode_length}.")

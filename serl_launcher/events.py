@@ -1,0 +1,159 @@
+"""What an actor records: a stream of events, encoded once and stored as the same bytes everywhere.
+
+The spool of the actor, the wire, the journal of the learner and (for images) the dataset hold these bytes.
+
+    EpisodeStarted  StepRecorded*  EpisodeEnded  (EpisodeLabelled)*
+
+Episodes of one actor may interleave (one per lane). Every event gets the next sequence number of its actor session; the
+triple (actor id, session epoch, sequence) names it for ever.
+"""
+
+from typing import Annotated
+
+import msgspec
+import numpy as np
+from msgspec import Meta
+
+from serl_launcher.errors import ProtocolError
+from serl_launcher.images import encode_image
+from serl_launcher.specs import RobotSpec
+from serl_launcher.types import Observation, Outcome, Source
+
+MAX_IMAGE_BYTES = 32 * 1024 * 1024
+MAX_VECTOR_BYTES = 64 * 1024
+
+Name = Annotated[str, Meta(max_length=200)]
+ImageBytes = Annotated[bytes, Meta(max_length=MAX_IMAGE_BYTES)]
+VectorBytes = Annotated[bytes, Meta(max_length=MAX_VECTOR_BYTES)]
+
+
+class EncodedObservation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
+    """An observation as it travels: images encoded per camera, state as little-endian float32 bytes."""
+
+    images: Annotated[dict[Name, ImageBytes], Meta(max_length=32)]
+    state: VectorBytes
+    prompt: Annotated[str, Meta(max_length=4000)]
+
+
+class EpisodeStarted(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="episode_started"):
+    """An episode begins. `episode_id` is unique for ever: `<actor id>-<epoch>-<number>`."""
+
+    episode_id: Name
+    prompt: Annotated[str, Meta(max_length=4000)]
+    wall_time_s: float
+    seed: int | None = None
+    """Seed of the reset, where the environment has one."""
+
+
+class StepRecorded(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="step"):
+    """One control tick: the observation and the action that was *executed* on it, by whoever."""
+
+    episode_id: Name
+    step: int
+    """Number of the step in its episode, from 0, without gaps."""
+    observation: EncodedObservation
+    action: VectorBytes
+    """Executed action, float32 [A]."""
+    reward: float
+    terminated: bool
+    truncated: bool
+    source: int
+    """A `Source`."""
+    policy_version: int
+    """Version of the weights that proposed an action at this tick; -1 where no policy was asked."""
+    wall_time_s: float
+    monotonic_s: float
+    proposal: VectorBytes | None = None
+    """What the policy proposed when a human overrode it, float32 [A]."""
+
+
+class EpisodeEnded(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="episode_ended"):
+    """An episode is complete: its final observation and, where known, its outcome."""
+
+    episode_id: Name
+    num_steps: int
+    final_observation: EncodedObservation
+    outcome: Outcome
+    labelled_by: Name
+    """Who judged: `human`, `script`, `environment`, `classifier` or empty."""
+    wall_time_s: float
+
+
+class EpisodeLabelled(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="episode_labelled"):
+    """A late or corrected label. The newest one counts, by sequence."""
+
+    episode_id: Name
+    outcome: Outcome
+    labelled_by: Name
+    wall_time_s: float
+
+
+Event = EpisodeStarted | StepRecorded | EpisodeEnded | EpisodeLabelled
+
+_SOURCES = frozenset(int(source) for source in Source)
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Event)
+
+
+def encode_event(event: Event) -> bytes:
+    """Returns the bytes that are spooled, sent, journalled and acknowledged."""
+    return _encoder.encode(event)
+
+
+def decode_event(encoded: bytes | memoryview) -> Event:
+    """Returns the event in those bytes.
+
+    Raises:
+        ProtocolError: The bytes are no event, or have unknown fields or oversized members.
+    """
+    try:
+        return _decoder.decode(encoded)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
+        raise ProtocolError(f"Expected a recorded event, got {len(encoded)} bytes that are none: {exc}.") from exc
+
+
+def encode_observation(observation: Observation, spec: RobotSpec) -> EncodedObservation:
+    """Encodes every camera of the spec and the state; raises ValueError where the observation does not fit it."""
+    missing = [name for name in spec.camera_names if name not in observation.images]
+    if missing:
+        raise ValueError(f"Robot {spec.name!r} expects cameras {list(spec.camera_names)}; {missing} are missing.")
+    images = {camera.name: encode_image(observation.images[camera.name], camera) for camera in spec.cameras}
+    return EncodedObservation(images, encode_vector(observation.state, spec.state_dim, "state"), observation.prompt)
+
+
+def encode_vector(values: np.ndarray, width: int, what: str) -> bytes:
+    """Returns `width` finite numbers as little-endian float32 bytes; raises ValueError on anything else."""
+    values = np.asarray(values, dtype="<f4")
+    if values.shape != (width,):
+        raise ValueError(f"Expected {what} of shape ({width},), got {values.shape}.")
+    if not np.isfinite(values).all():
+        raise ValueError(f"Expected a finite {what}, got {values.tolist()}.")
+    return values.tobytes()
+
+
+def decode_vector(encoded: bytes | memoryview, width: int, what: str) -> np.ndarray:
+    """Returns float32 [width]; raises ProtocolError on another width."""
+    if len(encoded) != 4 * width:
+        raise ProtocolError(f"Expected {what} of {width} float32 ({4 * width} bytes), got {len(encoded)} bytes.")
+    return np.frombuffer(encoded, dtype="<f4")
+
+
+def check_fits(event: Event, spec: RobotSpec) -> None:
+    """Raises ProtocolError where an event does not fit the robot: cameras, widths, source."""
+    if isinstance(event, StepRecorded):
+        _check_observation(event.observation, spec)
+        decode_vector(event.action, spec.action_dim, "action")
+        if event.proposal is not None:
+            decode_vector(event.proposal, spec.action_dim, "proposal")
+        if event.source not in _SOURCES:
+            raise ProtocolError(f"Expected a source among {sorted(_SOURCES)}, got {event.source}.")
+        if event.step < 0:
+            raise ProtocolError(f"Expected a step number from 0, got {event.step}.")
+    elif isinstance(event, EpisodeEnded):
+        _check_observation(event.final_observation, spec)
+
+
+def _check_observation(observation: EncodedObservation, spec: RobotSpec) -> None:
+    if set(observation.images) != set(spec.camera_names):
+        raise ProtocolError(f"Expected cameras {sorted(spec.camera_names)}, got {sorted(observation.images)}.")
+    decode_vector(observation.state, spec.state_dim, "state")

@@ -1,0 +1,205 @@
+"""π0 (arXiv:2410.24164): a vision-language prefix and an action expert that denoises a chunk of actions.
+
+Noise convention of openpi: t = 1 is pure noise, t = 0 is data; x_t = t * noise + (1 - t) * actions; the network predicts
+u = noise - actions; sampling integrates from 1 down to 0.
+
+Legend: B batch, C cameras, L prompt tokens, P prefix tokens, H chunk horizon, A action width, S state width, G draws of noise
+per observation, D width.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+
+from serl_launcher.config.policy import PolicyConfig
+from serl_launcher.networks.gemma import GemmaModel, KeyValue
+from serl_launcher.networks.siglip import SiglipVisionTransformer
+from serl_launcher.networks.siglip import initialize_ as initialize_vision_
+
+MIN_PERIOD, MAX_PERIOD = 4e-3, 4.0
+BETA_ALPHA = 1.5
+
+
+@dataclass(kw_only=True, slots=True)
+class ModelInputs:
+    """One batch of observations, ready for the network."""
+
+    images: Float[Tensor, "B C 3 h w"]
+    """In [-1, 1]."""
+    image_valid: Bool[Tensor, "B C"]
+    """False where the robot lacks the camera."""
+    tokens: Int[Tensor, "B L"]
+    token_valid: Bool[Tensor, "B L"]
+    state: Float[Tensor, "B S"]
+    """Normalised and padded."""
+
+
+@dataclass(slots=True)
+class Prefix:
+    """What the action expert attends to: computed once per observation."""
+
+    cache: list[KeyValue]
+    valid: Bool[Tensor, "B P"]
+
+    def repeat(self, times: int) -> "Prefix":
+        """Returns the prefix of every observation `times` in a row, without computing it again."""
+        if times == 1:
+            return self
+        cache = [(k.repeat_interleave(times, 0), v.repeat_interleave(times, 0)) for k, v in self.cache]
+        return Prefix(cache, self.valid.repeat_interleave(times, 0))
+
+
+class _Projector(nn.Module):
+    def __init__(self, config: PolicyConfig) -> None:
+        super().__init__()
+        self.linear = nn.Linear(config.vision.width, config.language.width)
+
+
+class _VisionTower(nn.Module):
+    def __init__(self, config: PolicyConfig) -> None:
+        super().__init__()
+        self.vision_model = SiglipVisionTransformer(config.vision)
+
+
+class _PaliGemmaModel(nn.Module):
+    def __init__(self, config: PolicyConfig) -> None:
+        super().__init__()
+        self.vision_tower = _VisionTower(config)
+        self.multi_modal_projector = _Projector(config)
+        self.language_model = GemmaModel(config.language, config.vocab_size)
+
+
+class _PaliGemma(nn.Module):
+    def __init__(self, config: PolicyConfig) -> None:
+        super().__init__()
+        self.model = _PaliGemmaModel(config)
+
+
+class _Expert(nn.Module):
+    def __init__(self, config: PolicyConfig) -> None:
+        super().__init__()
+        self.model = GemmaModel(config.expert, None)
+
+
+class _PaliGemmaWithExpert(nn.Module):
+    def __init__(self, config: PolicyConfig) -> None:
+        super().__init__()
+        self.paligemma = _PaliGemma(config)
+        self.gemma_expert = _Expert(config)
+
+
+class Pi0(nn.Module):
+    """The network alone: normalised tensors in, velocities or normalised actions out."""
+
+    def __init__(self, config: PolicyConfig) -> None:
+        super().__init__()
+        self.config = config
+        width = config.expert.width
+        self.paligemma_with_expert = _PaliGemmaWithExpert(config)
+        self.action_in_proj = nn.Linear(config.max_action_dim, width)
+        self.action_out_proj = nn.Linear(width, config.max_action_dim)
+        self.state_proj = nn.Linear(config.max_state_dim, width)
+        self.action_time_mlp_in = nn.Linear(2 * width, width)
+        self.action_time_mlp_out = nn.Linear(width, width)
+
+    def initialize_(self) -> None:
+        """Draws fresh weights; norms start at identity."""
+        backbone = self.paligemma_with_expert.paligemma.model
+        for model in (backbone.language_model, self.paligemma_with_expert.gemma_expert.model):
+            for module in model.modules():
+                if isinstance(module, nn.Linear):
+                    nn.init.normal_(module.weight, std=module.in_features**-0.5)
+        nn.init.normal_(backbone.language_model.embed_tokens.weight, std=self.config.language.width**-0.5)
+        initialize_vision_(backbone.vision_tower.vision_model)
+
+    def encode(self, inputs: ModelInputs) -> Prefix:
+        """Runs vision and language once; bidirectional among valid tokens."""
+        backbone = self.paligemma_with_expert.paligemma.model
+        image_tokens = backbone.vision_tower.vision_model(inputs.images.flatten(0, 1))
+        image_tokens = backbone.multi_modal_projector.linear(image_tokens)
+        per_camera = image_tokens.shape[1]
+        image_tokens = image_tokens.reshape(len(inputs.images), -1, image_tokens.shape[-1])
+        text_tokens = backbone.language_model.embed(inputs.tokens)
+        x_BPD = torch.cat([image_tokens, text_tokens.to(image_tokens.dtype)], dim=1)
+        valid = torch.cat([inputs.image_valid.repeat_interleave(per_camera, 1), inputs.token_valid], dim=1)
+        mask = (valid[:, None, :, None] & valid[:, None, None, :]) | _diagonal(valid)
+        return Prefix(backbone.language_model.prefill(x_BPD, valid.cumsum(1) - 1, mask), valid)
+
+    def velocity(
+        self,
+        prefix: Prefix,
+        state: Float[Tensor, "B S"],
+        x_t: Float[Tensor, "B H A"],
+        time: Float[Tensor, " B"],
+    ) -> Float[Tensor, "B H A"]:
+        """Returns the predicted noise minus actions, float32."""
+        x_BTD = torch.cat([self.state_proj(state)[:, None], self._embed_actions(x_t, time)], dim=1)
+        batch, length = x_BTD.shape[:2]
+        positions = prefix.valid.sum(1, keepdim=True) + torch.arange(length, device=x_BTD.device)
+        sees_suffix = torch.ones(length, length, dtype=torch.bool, device=x_BTD.device)
+        sees_suffix[0, 1:] = False
+        mask = torch.cat(
+            [prefix.valid[:, None].expand(-1, length, -1), sees_suffix.expand(batch, -1, -1)], dim=2
+        )[:, None]
+        output = self.paligemma_with_expert.gemma_expert.model(x_BTD, positions, mask, prefix.cache)
+        return self.action_out_proj(output[:, 1:].float()).float()
+
+    def flow_error(
+        self,
+        inputs: ModelInputs,
+        actions: Float[Tensor, "B H A"],
+        noise: Float[Tensor, "B G H A"],
+        time: Float[Tensor, "B G"],
+    ) -> Float[Tensor, "B G H A"]:
+        """Returns the squared flow-matching error (arXiv:2210.02747) of every draw; they share one prefix."""
+        num_draws = noise.shape[1]
+        t = time[..., None, None]
+        x_t = t * noise + (1 - t) * actions[:, None]
+        target = noise - actions[:, None]
+        state = inputs.state.repeat_interleave(num_draws, 0)
+        prefix = self.encode(inputs).repeat(num_draws)
+        predicted = self.velocity(prefix, state, x_t.flatten(0, 1), time.flatten())
+        return (predicted.unflatten(0, (-1, num_draws)) - target).square()
+
+    def sample(
+        self, inputs: ModelInputs, noise: Float[Tensor, "B G H A"], num_steps: int | None = None
+    ) -> Float[Tensor, "B G H A"]:
+        """Integrates the flow by Euler steps; G chunks of one observation share its prefix."""
+        steps = self.config.num_steps if num_steps is None else num_steps
+        num_draws = noise.shape[1]
+        prefix = self.encode(inputs).repeat(num_draws)
+        state = inputs.state.repeat_interleave(num_draws, 0)
+        x_t = noise.flatten(0, 1)
+        for step in range(steps):
+            time = torch.full((len(x_t),), 1.0 - step / steps, device=x_t.device)
+            x_t = x_t - self.velocity(prefix, state, x_t, time) / steps
+        return x_t.unflatten(0, (-1, num_draws))
+
+    def _embed_actions(self, x_t: Float[Tensor, "B H A"], time: Float[Tensor, " B"]) -> Float[Tensor, "B H D"]:
+        actions = self.action_in_proj(x_t)
+        times = time_embedding(time, self.config.expert.width).to(actions.dtype)
+        joined = torch.cat([actions, times[:, None].expand_as(actions)], dim=-1)
+        return self.action_time_mlp_out(F.silu(self.action_time_mlp_in(joined)))
+
+
+def time_embedding(time: Float[Tensor, " B"], width: int) -> Float[Tensor, "B D"]:
+    """Returns [sin, cos] of 2 pi t / period for geometrically spaced periods, float32 computed in float64."""
+    fraction = torch.linspace(0.0, 1.0, width // 2, dtype=torch.float64, device=time.device)
+    period = MIN_PERIOD * (MAX_PERIOD / MIN_PERIOD) ** fraction
+    angle = 2 * math.pi * time.double()[:, None] / period
+    return torch.cat([angle.sin(), angle.cos()], dim=1).float()
+
+
+def sample_flow_time(shape: tuple[int, ...], generator: torch.Generator | None, device: torch.device) -> Tensor:
+    """Draws t = 0.999 * Beta(1.5, 1) + 0.001. With b = 1 the Beta's quantile function is u ** (1 / a)."""
+    uniform = torch.rand(shape, generator=generator, device=device)
+    return 0.999 * uniform ** (1.0 / BETA_ALPHA) + 0.001
+
+
+def _diagonal(valid: Bool[Tensor, "B P"]) -> Bool[Tensor, "1 1 P P"]:
+    """Lets every padding token see itself, so that no row of the softmax is empty."""
+    return torch.eye(valid.shape[1], dtype=torch.bool, device=valid.device)[None, None]

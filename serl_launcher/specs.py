@@ -1,0 +1,92 @@
+"""The single home of what a robot looks like: key names, shapes, dtypes, bounds, units, rate."""
+
+import hashlib
+from typing import Literal
+
+import msgspec
+import numpy as np
+
+ImageEncoding = Literal["jpeg", "png", "raw"]
+
+
+class CameraSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """One camera. Images are uint8, (height, width, 3), RGB."""
+
+    name: str
+    height: int
+    width: int
+    encoding: ImageEncoding = "jpeg"
+    """How its images travel and are stored. `png` and `raw` are lossless; `raw` is stored as PNG."""
+    quality: int = 95
+    """JPEG quality, 1..100; ignored by the lossless encodings."""
+
+    def __post_init__(self) -> None:
+        if self.height < 1 or self.width < 1:
+            raise ValueError(f"Camera {self.name!r} needs a positive size, got {self.height}x{self.width}.")
+        if not 1 <= self.quality <= 100:
+            raise ValueError(f"Camera {self.name!r}: quality must lie in [1, 100], got {self.quality}.")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape of one decoded image, (height, width, 3)."""
+        return (self.height, self.width, 3)
+
+
+class RobotSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What an actor and a learner must agree on before they exchange a step.
+
+    Example:
+        RobotSpec(name="sim_pnp", cameras=(CameraSpec(name="cam_high", height=64, width=64),),
+                  state_names=("left_j0", ...), action_names=("left_j0", ...),
+                  action_low=(-3.14, ...), action_high=(3.14, ...), control_hz=10.0)
+    """
+
+    name: str
+    cameras: tuple[CameraSpec, ...]
+    state_names: tuple[str, ...]
+    """One name per state dimension; units: radians for joints, [0, 1] for grippers (1 is open)."""
+    action_names: tuple[str, ...]
+    action_low: tuple[float, ...]
+    action_high: tuple[float, ...]
+    control_hz: float
+
+    def __post_init__(self) -> None:
+        if not len(self.action_names) == len(self.action_low) == len(self.action_high):
+            raise ValueError(
+                f"Robot {self.name!r}: {len(self.action_names)} action names, {len(self.action_low)} lower and "
+                f"{len(self.action_high)} upper bounds; expected as many of each."
+            )
+        if len({camera.name for camera in self.cameras}) != len(self.cameras):
+            raise ValueError(f"Robot {self.name!r} has two cameras of one name: {self.camera_names}.")
+        if self.control_hz <= 0:
+            raise ValueError(f"Robot {self.name!r}: control_hz must be positive, got {self.control_hz}.")
+
+    @property
+    def state_dim(self) -> int:
+        """Width of the state vector, S."""
+        return len(self.state_names)
+
+    @property
+    def action_dim(self) -> int:
+        """Width of the action vector, A."""
+        return len(self.action_names)
+
+    @property
+    def camera_names(self) -> tuple[str, ...]:
+        """Names of the cameras in their fixed order."""
+        return tuple(camera.name for camera in self.cameras)
+
+    def camera(self, name: str) -> CameraSpec:
+        """Returns the camera of that name; raises KeyError that lists the known ones."""
+        for camera in self.cameras:
+            if camera.name == name:
+                return camera
+        raise KeyError(f"Robot {self.name!r} has no camera {name!r}; it has {list(self.camera_names)}.")
+
+    def action_bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the lower and upper action bounds as float32 [A]."""
+        return np.asarray(self.action_low, np.float32), np.asarray(self.action_high, np.float32)
+
+    def digest(self) -> str:
+        """Returns a SHA-256 (hex) over every field; two robots are equal exactly when it is."""
+        return hashlib.sha256(msgspec.msgpack.encode(self, order="deterministic")).hexdigest()
