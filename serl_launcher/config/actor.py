@@ -39,7 +39,8 @@ class ActorConfig:
     wait_for_policy_s: float = 0.0
     """How long to wait for the learner's first answer before giving up; 0: for ever."""
     flush_s: float = 30.0
-    """How long an actor that ends waits until the learner has everything; what is left stays in the spool."""
+    """How long an actor that ends waits until the learner has everything; what is left stays in the spool.
+    One that is told to stop waits 5 s at most."""
 
     def __post_init__(self) -> None:
         if self.mode not in ("online", "collect", "eval"):

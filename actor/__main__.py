@@ -1,0 +1,48 @@
+"""`python -m actor <overrides>`: one robot, one simulator, or (`actor.mode=eval`) the evaluation of a checkpoint."""
+
+import signal
+import sys
+from types import FrameType
+
+from actor import build
+from actor.clearance import Clearance
+from serl_launcher.config.loader import load, run_main
+from serl_launcher.config.root import RunConfig
+
+
+def main() -> None:
+    """Runs the actor that the command line describes."""
+    config = load(sys.argv[1:])
+    if config.actor.mode == "eval":
+        evaluate(config)
+    else:
+        record(config)
+
+
+def record(config: RunConfig) -> None:
+    """Plays and records episodes; the first Ctrl-C ends the actor in order, the second at once."""
+    with build.opened(config) as actor:
+        stop_on_signals(actor.clearance)
+        actor.run()
+
+
+def evaluate(config: RunConfig) -> None:
+    """Evaluates a checkpoint in this process; this is the only mode of the default actor that imports torch."""
+    from actor.evaluate import evaluate as evaluate_checkpoint
+
+    evaluate_checkpoint(config)
+
+
+def stop_on_signals(clearance: Clearance) -> None:
+    """Turns SIGINT and SIGTERM into a request to stop; a second one has its usual effect."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        clearance.request_stop()
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,76 @@
+"""Runs an evaluation from a configuration: checkpoint, simulators, report."""
+
+import contextlib
+import logging
+import time
+from pathlib import Path
+
+from actor.evaluation import Evaluation
+from actor.evaluation_report import EvaluationReport, describe, success_by_prompt, success_rate, write_report
+from actor.local_policy import LocalPolicy
+from robot_infra import envs
+from serl_launcher.config.root import RunConfig
+from serl_launcher.errors import CheckpointError, ConfigError
+from serl_launcher.policies import policy_hash
+from serl_launcher.run_directory import RunDirectory
+
+logger = logging.getLogger(__name__)
+
+WEIGHTS = "model.safetensors"
+
+
+def evaluate(config: RunConfig) -> EvaluationReport:
+    """Evaluates `checkpoint_path`, writes report, table and videos, and returns the report."""
+    directory = policy_directory(config.checkpoint_path)
+    digest = policy_hash(directory)
+    logger.info("Evaluating %s, policy hash %s.", directory, digest)
+    settings = config.evaluation
+    suffix = "-wrong-prompt" if settings.wrong_prompt else ""
+    output = Path(settings.output_dir or RunDirectory.of(config).root / f"eval-{digest[:12]}{suffix}").absolute()
+    started_s = time.monotonic()
+    with contextlib.ExitStack() as stack:
+        simulators = [envs.build(config.environment) for _ in range(min(settings.num_lanes, settings.num_episodes))]
+        for simulator in simulators:
+            stack.callback(simulator.close)
+        results = Evaluation(
+            policy=LocalPolicy(directory, simulators[0].spec, seed=config.seed),
+            envs=simulators,
+            config=settings,
+            execution_horizon=config.actor.execution_horizon,
+            max_change=config.actor.max_change,
+            video_dir=output / "videos",
+        ).run()
+    report = EvaluationReport(
+        checkpoint=str(directory),
+        policy_hash=digest,
+        environment=config.environment.name,
+        first_seed=settings.first_seed,
+        noise_seed=config.seed,
+        num_lanes=len(simulators),
+        execution_horizon=config.actor.execution_horizon,
+        wrong_prompt=settings.wrong_prompt,
+        duration_s=time.monotonic() - started_s,
+        overall=success_rate(results),
+        by_prompt=success_by_prompt(results),
+    )
+    write_report(report, results, output)
+    for line in describe(report):
+        logger.info("%s", line)
+    logger.info("Report, table and videos are in %s.", output)
+    return report
+
+
+def policy_directory(checkpoint_path: str | None) -> Path:
+    """Returns the directory with the weights: the path itself, or the `policy` inside a training checkpoint.
+
+    Raises:
+        ConfigError: No path was given.
+        CheckpointError: There are no weights at it.
+    """
+    if checkpoint_path is None:
+        raise ConfigError(f"The eval actor needs checkpoint_path=<directory with {WEIGHTS}>; it is not set.")
+    path = Path(checkpoint_path)
+    for directory in (path, path / "policy"):
+        if (directory / WEIGHTS).is_file():
+            return directory.absolute()
+    raise CheckpointError(f"Expected {WEIGHTS} in {path} or {path / 'policy'}; there is none. Check checkpoint_path.")

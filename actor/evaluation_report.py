@@ -1,0 +1,114 @@
+"""What an evaluation found: numbers with their uncertainty, as JSON, CSV and a few lines of text."""
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from serl_launcher.files import write_atomic
+
+Z_95 = 1.959963984540054
+
+
+class EpisodeResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One evaluated start state."""
+
+    episode: int
+    seed: int
+    prompt: str
+    """What the scene asks for."""
+    told_prompt: str
+    """What the policy was told."""
+    success: bool
+    num_steps: int
+
+
+class SuccessRate(msgspec.Struct, frozen=True, kw_only=True):
+    """Successes among trials, with the Wilson 95 % interval."""
+
+    num_episodes: int
+    num_successes: int
+    success_rate: float
+    wilson_low: float
+    wilson_high: float
+    mean_steps: float
+    """Over all episodes."""
+    mean_steps_of_successes: float | None
+
+
+class EvaluationReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The content of `report.json`."""
+
+    checkpoint: str
+    policy_hash: str
+    environment: str
+    first_seed: int
+    noise_seed: int
+    num_lanes: int
+    """The noise of the policy is drawn for all lanes at once: the same number of lanes repeats the same run."""
+    execution_horizon: int
+    wrong_prompt: bool
+    duration_s: float
+    overall: SuccessRate
+    by_prompt: dict[str, SuccessRate]
+
+
+def wilson_interval(num_successes: int, num_trials: int) -> tuple[float, float]:
+    """Returns the 95 % score interval of a proportion (Wilson 1927); (0, 1) without trials."""
+    if num_trials == 0:
+        return 0.0, 1.0
+    share, z2 = num_successes / num_trials, Z_95**2
+    centre = (share + z2 / (2 * num_trials)) / (1 + z2 / num_trials)
+    half = Z_95 / (1 + z2 / num_trials) * math.sqrt(share * (1 - share) / num_trials + z2 / (4 * num_trials**2))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def success_rate(results: Sequence[EpisodeResult]) -> SuccessRate:
+    """Returns the success of these episodes."""
+    lengths = [result.num_steps for result in results]
+    successful = [result.num_steps for result in results if result.success]
+    low, high = wilson_interval(len(successful), len(results))
+    return SuccessRate(
+        num_episodes=len(results),
+        num_successes=len(successful),
+        success_rate=len(successful) / max(len(results), 1),
+        wilson_low=low,
+        wilson_high=high,
+        mean_steps=sum(lengths) / max(len(lengths), 1),
+        mean_steps_of_successes=sum(successful) / len(successful) if successful else None,
+    )
+
+
+def success_by_prompt(results: Sequence[EpisodeResult]) -> dict[str, SuccessRate]:
+    """Returns the success per prompt of the scene, in alphabetical order."""
+    prompts = sorted({result.prompt for result in results})
+    return {prompt: success_rate([result for result in results if result.prompt == prompt]) for prompt in prompts}
+
+
+def write_report(report: EvaluationReport, results: Sequence[EpisodeResult], directory: Path) -> None:
+    """Writes `report.json` and `episodes.csv`."""
+    directory.mkdir(parents=True, exist_ok=True)
+    table = io.StringIO(newline="")
+    rows = csv.DictWriter(table, fieldnames=EpisodeResult.__struct_fields__, lineterminator="\n")
+    rows.writeheader()
+    rows.writerows(msgspec.structs.asdict(result) for result in results)
+    write_atomic(directory / "episodes.csv", table.getvalue().encode())
+    write_atomic(directory / "report.json", msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+
+
+def describe(report: EvaluationReport) -> list[str]:
+    """Returns the report as lines of text: one for all episodes, one per prompt."""
+    lines = [
+        f"Policy {report.policy_hash[:12]}: {_line(report.overall)}{', told wrong prompts' * report.wrong_prompt}."
+    ]
+    return lines + [f"  {prompt!r}: {_line(rate)}." for prompt, rate in report.by_prompt.items()]
+
+
+def _line(rate: SuccessRate) -> str:
+    return (
+        f"{rate.num_successes} of {rate.num_episodes} succeeded, {rate.success_rate:.1%} "
+        f"[{rate.wilson_low:.1%}, {rate.wilson_high:.1%}] (Wilson 95 %), {rate.mean_steps:.1f} steps on average"
+    )

@@ -1,0 +1,110 @@
+"""Asks the learner for action chunks, and never gives up while it is away."""
+
+import logging
+import math
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Protocol
+
+from serl_launcher.errors import DeadlineExceeded, PolicyError, Refused
+from serl_launcher.types import ActionChunk, Observation
+
+logger = logging.getLogger(__name__)
+
+COMPLAIN_EVERY_S = 60.0
+RETRY_AFTER_S = 0.25
+STOP_POLL_S = 0.1
+TEMPORARY = (DeadlineExceeded, Refused, PolicyError)
+"""Failures after which asking again makes sense; every other error is a person's business."""
+
+
+class ActionService(Protocol):
+    """What answers action requests; `serl_launcher.transport.client.LearnerClient` is one."""
+
+    def act_async(self, observations: list[Observation], *, timeout_s: float) -> Future[list[ActionChunk]]:
+        """Asks for one chunk per observation, all from the same weights."""
+        ...
+
+
+class RemotePolicy:
+    """Asks the learner, and goes on asking for ever while it is away."""
+
+    def __init__(
+        self,
+        service: ActionService,
+        *,
+        timeout_s: float,
+        is_stopping: Callable[[], bool],
+        wait_for_policy_s: float = 0.0,
+    ) -> None:
+        """Prepares to ask; nothing is sent yet.
+
+        Args:
+            service: Who answers.
+            timeout_s: Deadline of one request, in seconds.
+            is_stopping: Whether the actor is to stop; it ends every wait.
+            wait_for_policy_s: How long the first answer may take before the actor gives up; 0: for ever.
+        """
+        self._service = service
+        self._timeout_s = timeout_s
+        self._is_stopping = is_stopping
+        self._wait_for_policy_s = wait_for_policy_s
+        self._pending: Future[list[ActionChunk]] | None = None
+        self._away_since: float | None = None
+        self._complained_at = -math.inf
+        self._has_answered = False
+
+    def chunk_for(self, observation: Observation, *, patience_s: float = math.inf) -> ActionChunk | None:
+        """Returns the next actions, or None after `patience_s` seconds or when the actor is to stop.
+
+        A request that was not answered in time stays under way, and the next call takes up its answer.
+
+        Raises:
+            DeadlineExceeded: No policy answered within `wait_for_policy_s` of the first request.
+        """
+        give_up_at = time.monotonic() + patience_s
+        while not self._is_stopping():
+            if self._pending is None:
+                self._pending = self._service.act_async([observation], timeout_s=self._timeout_s)
+            try:
+                [chunk] = self._pending.result(timeout=min(STOP_POLL_S, max(give_up_at - time.monotonic(), 0.0)))
+            except TimeoutError:
+                pass  # Still under way.
+            except TEMPORARY as exc:
+                self._pending = None
+                self._note_failure(exc)
+                time.sleep(min(RETRY_AFTER_S, max(give_up_at - time.monotonic(), 0.0)))
+            else:
+                self._pending = None
+                self._note_answer()
+                return chunk
+            if time.monotonic() >= give_up_at:
+                return None
+        return None
+
+    def forget(self) -> None:
+        """Drops the request that is under way."""
+        if self._pending is not None:
+            self._pending.cancel()
+            self._pending = None
+
+    def _note_failure(self, error: Exception) -> None:
+        now = time.monotonic()
+        self._away_since = self._away_since or now
+        waited_s = now - self._away_since
+        if not self._has_answered and 0 < self._wait_for_policy_s <= waited_s:
+            raise DeadlineExceeded(
+                f"No policy answered within actor.wait_for_policy_s={self._wait_for_policy_s:g} s: {error} "
+                "Start the learner, or check ip=... and transport.request_port."
+            ) from error
+        if now - self._complained_at >= COMPLAIN_EVERY_S:
+            self._complained_at = now
+            logger.warning("No actions from the learner for %.0f s: %s Still asking.", waited_s, error)
+
+    def _note_answer(self) -> None:
+        if self._away_since is not None:
+            logger.info("The learner answers again after %.0f s.", time.monotonic() - self._away_since)
+        self._away_since = None
+        self._complained_at = -math.inf
+        self._has_answered = True

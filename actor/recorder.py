@@ -1,0 +1,123 @@
+"""Turns episodes into events, and the events into durable bytes in the spool."""
+
+import logging
+import time
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from actor.intervention import Decision
+from robot_infra.interfaces import Transition
+from serl_launcher.events import (
+    EncodedObservation,
+    EpisodeEnded,
+    EpisodeLabelled,
+    EpisodeStarted,
+    Event,
+    StepRecorded,
+    encode_observation,
+    encode_vector,
+)
+from serl_launcher.images import encode_image
+from serl_launcher.specs import RobotSpec
+from serl_launcher.types import Observation, Outcome
+
+logger = logging.getLogger(__name__)
+
+
+class EventLog(Protocol):
+    """Where events become durable; `actor.spool.Spool` is one."""
+
+    @property
+    def epoch(self) -> int:
+        """Number of this session of the actor; it grows with every start."""
+        ...
+
+    def append(self, event: Event) -> int:
+        """Stores an event so that it survives the death of this process; returns its sequence number."""
+        ...
+
+    def open_episodes(self) -> list[tuple[str, int]]:
+        """Returns the id and the number of recorded steps of every episode that was not ended."""
+        ...
+
+
+@dataclass(kw_only=True, slots=True)
+class Recorder:
+    """Records one episode at a time. An episode without a step leaves no trace."""
+
+    log: EventLog
+    spec: RobotSpec
+    actor_id: str
+    num_steps: int = 0
+    """Steps of the current episode."""
+    _episode: EpisodeStarted | None = None
+
+    def close_abandoned(self) -> int:
+        """Ends the episodes that a killed predecessor left open as aborted; returns how many.
+
+        What the robot saw last is not known any more: their final observation is black.
+        """
+        abandoned = self.log.open_episodes()
+        for episode_id, num_steps in abandoned:
+            logger.warning("Episode %s was cut off after %d steps; it is recorded as aborted.", episode_id, num_steps)
+            self._append_end(episode_id, num_steps, self._nothing_seen(), (Outcome.ABORTED, ""))
+        return len(abandoned)
+
+    def begin(self, number: int, *, seed: int, prompt: str) -> str:
+        """Starts an episode and returns its id."""
+        episode_id = f"{self.actor_id}-{self.log.epoch}-{number}"
+        self._episode = EpisodeStarted(episode_id, prompt, time.time(), seed)
+        self.num_steps = 0
+        return episode_id
+
+    def record(self, observation: Observation, decision: Decision, transition: Transition) -> None:
+        """Stores one tick: what was seen, who decided, what was executed."""
+        if self._episode is None:
+            raise RuntimeError("Expected an episode under way; call begin() first.")
+        step = self._encode(self._episode.episode_id, observation, decision, transition)
+        if self.num_steps == 0:
+            self.log.append(self._episode)
+        self.log.append(step)
+        self.num_steps += 1
+
+    def end(self, observation: Observation, outcome: Outcome, labelled_by: str) -> None:
+        """Ends the episode with its final observation; does nothing where none is under way or it has no steps."""
+        if self._episode is not None and self.num_steps > 0:
+            final = encode_observation(observation, self.spec)
+            self._append_end(self._episode.episode_id, self.num_steps, final, (outcome, labelled_by))
+        self._episode = None
+
+    def label(self, episode_id: str, outcome: Outcome, labelled_by: str) -> None:
+        """Judges an earlier episode, or corrects its label; the newest label counts."""
+        self.log.append(EpisodeLabelled(episode_id, outcome, labelled_by, time.time()))
+
+    def _encode(
+        self, episode_id: str, observation: Observation, decision: Decision, transition: Transition
+    ) -> StepRecorded:
+        proposal = decision.proposal
+        return StepRecorded(
+            episode_id=episode_id,
+            step=self.num_steps,
+            observation=encode_observation(observation, self.spec),
+            action=encode_vector(transition.executed_action, self.spec.action_dim, "executed action"),
+            reward=float(transition.reward),
+            terminated=bool(transition.terminated),
+            truncated=bool(transition.truncated),
+            source=int(decision.source),
+            policy_version=decision.policy_version,
+            wall_time_s=time.time(),
+            monotonic_s=time.monotonic(),
+            proposal=None if proposal is None else encode_vector(proposal, self.spec.action_dim, "proposal"),
+        )
+
+    def _append_end(
+        self, episode_id: str, num_steps: int, final: EncodedObservation, judgement: tuple[Outcome, str]
+    ) -> None:
+        outcome, labelled_by = judgement
+        self.log.append(EpisodeEnded(episode_id, num_steps, final, outcome, labelled_by, time.time()))
+
+    def _nothing_seen(self) -> EncodedObservation:
+        images = {camera.name: encode_image(np.zeros(camera.shape, np.uint8), camera) for camera in self.spec.cameras}
+        return EncodedObservation(images, bytes(4 * self.spec.state_dim), "")

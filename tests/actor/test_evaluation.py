@@ -1,0 +1,69 @@
+from pathlib import Path
+
+import av
+import pytest
+
+from actor.evaluation import Evaluation
+from serl_launcher.config.actor import EvaluationConfig
+from serl_launcher.errors import ConfigError
+from tests.actor.tiny_robot import PROMPTS, PromptFollower, TinyRobot
+
+
+def evaluation(
+    tmp_path: Path, *, num_lanes: int = 3, policy: PromptFollower | None = None, **settings: object
+) -> Evaluation:
+    config = EvaluationConfig(**{"num_episodes": 10, "first_seed": 100, **settings})
+    return Evaluation(
+        policy=policy or PromptFollower(),
+        envs=[TinyRobot() for _ in range(num_lanes)],
+        config=config,
+        execution_horizon=2,
+        max_change=[],
+        video_dir=tmp_path,
+    )
+
+
+def test_every_start_state_is_played_once_in_the_order_of_the_seeds(tmp_path: Path):
+    results = evaluation(tmp_path).run()
+    assert [(result.episode, result.seed) for result in results] == [(n, 100 + n) for n in range(10)]
+
+
+def test_a_policy_that_reaches_every_goal_always_succeeds(tmp_path: Path):
+    assert all(result.success for result in evaluation(tmp_path).run())
+
+
+def test_all_lanes_share_one_policy_call(tmp_path: Path):
+    policy = PromptFollower()
+    evaluation(tmp_path, num_lanes=4, policy=policy).run()
+    assert max(policy.batch_sizes) == 4
+
+
+def test_the_number_of_lanes_does_not_change_what_a_policy_without_noise_achieves(tmp_path: Path):
+    assert evaluation(tmp_path, num_lanes=1).run() == evaluation(tmp_path, num_lanes=7).run()
+
+
+def test_told_wrong_prompts_the_policy_fails_and_both_prompts_are_reported(tmp_path: Path):
+    results = evaluation(tmp_path, wrong_prompt=True).run()
+    assert {(result.prompt, result.told_prompt) for result in results} == {PROMPTS, PROMPTS[::-1]}
+    assert not any(result.success for result in results)
+
+
+def test_a_wrong_prompt_needs_a_second_prompt(tmp_path: Path):
+    with pytest.raises(ConfigError, match="needs two prompts or more"):
+        evaluation(tmp_path, wrong_prompt=True, num_episodes=1).run()
+
+
+def test_the_first_episodes_are_filmed_from_reset_to_the_end(tmp_path: Path):
+    results = evaluation(tmp_path, num_videos=2).run()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["episode_000.mp4", "episode_001.mp4"]
+    with av.open(str(tmp_path / "episode_000.mp4")) as video:
+        assert sum(1 for _ in video.decode(video=0)) == results[0].num_steps + 1
+
+
+def test_commands_are_limited_in_an_evaluation_too(tmp_path: Path):
+    robot = TinyRobot()
+    playing = evaluation(tmp_path, num_episodes=1)
+    playing.envs, playing.max_change = [robot], [0.05]
+    playing.run()
+    steps = [abs(after - before).max() for before, after in zip(robot.commands, robot.commands[1:], strict=False)]
+    assert max(steps) <= 0.05 + 1e-6

@@ -1,0 +1,73 @@
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from actor.evaluation_report import (
+    EpisodeResult,
+    EvaluationReport,
+    describe,
+    success_by_prompt,
+    success_rate,
+    wilson_interval,
+    write_report,
+)
+
+
+def result(episode: int, *, success: bool, prompt: str = "a") -> EpisodeResult:
+    return EpisodeResult(
+        episode=episode, seed=100 + episode, prompt=prompt, told_prompt=prompt, success=success, num_steps=10 + episode
+    )
+
+
+RESULTS = [result(0, success=True), result(1, success=False), result(2, success=True, prompt="b")]
+
+
+def report() -> EvaluationReport:
+    return EvaluationReport(
+        checkpoint="/runs/x", policy_hash="ab" * 32, environment="tiny", first_seed=100, noise_seed=1, num_lanes=2,
+        execution_horizon=8, wrong_prompt=False, duration_s=1.0, overall=success_rate(RESULTS),
+        by_prompt=success_by_prompt(RESULTS),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("num_successes", "low", "high"),
+    [(0, 0.0, 0.0370), (50, 0.4038, 0.5962), (87, 0.7902, 0.9224), (100, 0.9630, 1.0)],
+)
+def test_wilson_interval_of_a_hundred_trials(num_successes: int, low: float, high: float):
+    assert wilson_interval(num_successes, 100) == pytest.approx((low, high), abs=1e-4)
+
+
+def test_without_trials_nothing_is_known():
+    assert wilson_interval(0, 0) == (0.0, 1.0)
+
+
+def test_steps_are_averaged_over_all_and_over_successes():
+    rate = success_rate(RESULTS)
+    assert (rate.mean_steps, rate.mean_steps_of_successes) == (11.0, 11.0)
+
+
+def test_without_a_success_there_is_no_mean_of_successes():
+    assert success_rate([result(0, success=False)]).mean_steps_of_successes is None
+
+
+def test_prompts_are_reported_one_by_one():
+    rates = success_by_prompt(RESULTS)
+    assert {prompt: rate.num_successes for prompt, rate in rates.items()} == {"a": 1, "b": 1}
+
+
+def test_the_files_hold_what_was_found(tmp_path: Path):
+    write_report(report(), RESULTS, tmp_path / "eval")
+    written = json.loads((tmp_path / "eval" / "report.json").read_text())
+    assert written["overall"]["success_rate"] == pytest.approx(2 / 3)
+    with (tmp_path / "eval" / "episodes.csv").open() as table:
+        rows = list(csv.DictReader(table))
+    assert [row["success"] for row in rows] == ["True", "False", "True"]
+
+
+def test_the_text_names_policy_share_and_interval():
+    lines = describe(report())
+    assert lines[0].startswith("Policy abababababab: 2 of 3 succeeded, 66.7% [20.8%, 93.9%] (Wilson 95 %)")
+    assert len(lines) == 3
