@@ -8,6 +8,7 @@
 
 import difflib
 import logging
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -112,7 +113,8 @@ def _parsed(argument: str) -> Override:
     kind = known_keys().get(key.lstrip("+"), "")
     is_literal = kind == "str" or (kind == "str | None" and value != "null")
     if equals and is_literal and value[:1] not in ("'", '"') and "${" not in value:
-        escaped = value.replace("\\", "\\\\").replace("'", "\\'")
+        # In Hydra's quoted strings a backslash is special only before a quote.
+        escaped = re.sub(r"(\\*)('|$)", lambda match: match[1] * 2 + match[2].replace("'", "\\'"), value)
         argument = f"{key}='{escaped}'"
     try:
         override = OverridesParser.create().parse_override(argument)

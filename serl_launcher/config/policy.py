@@ -66,6 +66,11 @@ class PolicyConfig:
                 f"({self.vision.patch_size})."
             )
         if (self.language.depth, self.language.head_dim, self.language.num_kv_heads, self.language.num_heads) != (
-            self.expert.depth, self.expert.head_dim, self.expert.num_kv_heads, self.expert.num_heads,
+            self.expert.depth,
+            self.expert.head_dim,
+            self.expert.num_kv_heads,
+            self.expert.num_heads,
         ):
-            raise ConfigError("policy.language and policy.expert must agree in depth, head_dim, num_heads and num_kv_heads.")
+            raise ConfigError(
+                "policy.language and policy.expert must agree in depth, head_dim, num_heads and num_kv_heads."
+            )

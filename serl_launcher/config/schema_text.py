@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import functools
 import inspect
+import itertools
 import textwrap
 import typing
 from collections.abc import Iterator
@@ -20,7 +21,7 @@ class Setting:
     """One key of the configuration.
 
     Example:
-        Setting(key="environment.hz", kind="float", default=10.0, text="Control rate in ticks per second.", is_open=False)
+        Setting(key="environment.hz", kind="float", default=10.0, text="Ticks per second.", is_open=False)
     """
 
     key: str
@@ -105,8 +106,9 @@ def _field_texts(schema: type) -> dict[str, str]:
     tree = ast.parse(textwrap.dedent(inspect.getsource(schema))).body[0]
     body = tree.body if isinstance(tree, ast.ClassDef) else []
     texts: dict[str, str] = {}
-    for above, below in zip(body, body[1:], strict=False):
-        is_field = isinstance(above, ast.AnnAssign) and isinstance(above.target, ast.Name)
-        if is_field and isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
+    for above, below in itertools.pairwise(body):
+        if not (isinstance(above, ast.AnnAssign) and isinstance(above.target, ast.Name)):
+            continue
+        if isinstance(below, ast.Expr) and isinstance(below.value, ast.Constant):
             texts[above.target.id] = " ".join(str(below.value.value).split())
     return texts

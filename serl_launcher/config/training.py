@@ -42,7 +42,7 @@ class AlgoConfig:
     success_threshold: float = 0.7
     """Episodes whose return reaches it are accepted; with `threshold_schedule` the value in force may be higher."""
     threshold_schedule: list[float] = field(default_factory=list)
-    """Non-decreasing thresholds m_1 <= ... <= m_N, one per `threshold_period` accepted episodes (Hi-ORS, section 2.2)."""
+    """Non-decreasing thresholds m_1 <= ... <= m_N, one per `threshold_period` accepted episodes (Hi-ORS, 2.2)."""
     threshold_period: int = 100
     update_to_data: float = 0.0
     """Most updates per new online step; 0: not limited. The trainer waits when it would exceed it."""

@@ -35,6 +35,8 @@ class TransportConfig:
     """Bytes of events in one `steps` request."""
     credits: int = 4
     """`steps` requests that may be under way per actor."""
+    fetch_chunk_bytes: int = 1024 * 1024
+    """Bytes of one piece of a published policy."""
     durability: str = "group"
     """`always`: one fsync per request. `group`: one fsync per group of requests, before any is acknowledged (both
     survive a power cut). `os`: no fsync; survives the death of any process, not a power cut."""
@@ -48,5 +50,5 @@ class TransportConfig:
             raise ConfigError(f"transport.durability must be one of {DURABILITIES}, got {self.durability!r}.")
         if self.spool_when_full not in ("pause", "refuse"):
             raise ConfigError(f"transport.spool_when_full must be 'pause' or 'refuse', got {self.spool_when_full!r}.")
-        if self.request_port == self.broadcast_port:
+        if self.request_port == self.broadcast_port != 0:
             raise ConfigError(f"transport.request_port and broadcast_port must differ, both are {self.request_port}.")

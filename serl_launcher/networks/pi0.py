@@ -142,9 +142,9 @@ class Pi0(nn.Module):
         positions = prefix.valid.sum(1, keepdim=True) + torch.arange(length, device=x_BTD.device)
         sees_suffix = torch.ones(length, length, dtype=torch.bool, device=x_BTD.device)
         sees_suffix[0, 1:] = False
-        mask = torch.cat(
-            [prefix.valid[:, None].expand(-1, length, -1), sees_suffix.expand(batch, -1, -1)], dim=2
-        )[:, None]
+        mask = torch.cat([prefix.valid[:, None].expand(-1, length, -1), sees_suffix.expand(batch, -1, -1)], dim=2)[
+            :, None
+        ]
         output = self.paligemma_with_expert.gemma_expert.model(x_BTD, positions, mask, prefix.cache)
         return self.action_out_proj(output[:, 1:].float()).float()
 

@@ -112,4 +112,6 @@ def initialize_(tower: SiglipVisionTransformer) -> None:
             else:
                 nn.init.zeros_(module.bias)
     with torch.no_grad():
-        nn.init.xavier_uniform_(tower.embeddings.patch_embedding.weight.view(tower.embeddings.patch_embedding.out_channels, -1))
+        nn.init.xavier_uniform_(
+            tower.embeddings.patch_embedding.weight.view(tower.embeddings.patch_embedding.out_channels, -1)
+        )

@@ -1,6 +1,6 @@
 """Policies on disk: one directory with weights, sizes, robot, statistics and tokenizer.
 
-    config.json  spec.json  model.safetensors  norm_stats.json  tokenizer.model
+config.json  spec.json  model.safetensors  norm_stats.json  tokenizer.model
 """
 
 import hashlib
@@ -40,7 +40,9 @@ def build_policy(config: PolicyConfig, spec: RobotSpec) -> Pi0Policy:
 def save_policy(policy: Pi0Policy, directory: Path, *, dtype: torch.dtype = torch.float32) -> None:
     """Writes a policy into a directory; `dtype` is the one of the stored weights."""
     directory.mkdir(parents=True, exist_ok=True)
-    weights = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in policy.network.state_dict().items()}
+    weights = {
+        name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in policy.network.state_dict().items()
+    }
     save_file(weights, directory / WEIGHTS_FILE)
     (directory / CONFIG_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(policy.config)))
     (directory / SPEC_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(policy.spec)))

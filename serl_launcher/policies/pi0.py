@@ -57,7 +57,9 @@ class Pi0Policy(nn.Module):
         for key, width in (("state", self.spec.state_dim), ("actions", self.spec.action_dim)):
             if key not in stats or len(stats[key].mean) != width:
                 got = len(stats[key].mean) if key in stats else "none"
-                raise ConfigError(f"Expected statistics of {key!r} of width {width}, got {got}. Compute them for this robot.")
+                raise ConfigError(
+                    f"Expected statistics of {key!r} of width {width}, got {got}. Compute them for this robot."
+                )
         self.norm_stats = dict(stats)
         self._normalizers = {}
 
@@ -100,7 +102,9 @@ class Pi0Policy(nn.Module):
         normalized = self._normalizer("actions").normalize(actions)
         return F.pad(normalized, (0, self.config.max_action_dim - normalized.shape[-1]))
 
-    def unnormalize_actions(self, predicted: Float[Tensor, "B H M"], state: Float[Tensor, "B S"]) -> Float[Tensor, "B H A"]:
+    def unnormalize_actions(
+        self, predicted: Float[Tensor, "B H M"], state: Float[Tensor, "B S"]
+    ) -> Float[Tensor, "B H A"]:
         """Inverse of `normalize_actions`."""
         actions = self._normalizer("actions").unnormalize(predicted[..., : self.spec.action_dim])
         if self.delta_mask is not None:
@@ -149,7 +153,9 @@ class Pi0Policy(nn.Module):
         predicted = self.network.sample(inputs, noise)[:, 0]
         actions = self.unnormalize_actions(predicted, torch.from_numpy(state).to(self.device)).float().cpu().numpy()
         if not np.isfinite(actions).all():
-            raise PolicyError("The policy's actions are not finite. The robot must hold; go back to an older checkpoint.")
+            raise PolicyError(
+                "The policy's actions are not finite. The robot must hold; go back to an older checkpoint."
+            )
         return actions
 
     def _normalizer(self, key: str) -> Normalizer:
@@ -169,7 +175,9 @@ def resize_with_pad(images: Float[Tensor, "B C 3 h w"], size: int) -> Float[Tens
         return images
     longer = max(height, width)
     new_height, new_width = height * size // longer, width * size // longer
-    resized = F.interpolate(images.flatten(0, 1), (new_height, new_width), mode="bilinear", align_corners=False, antialias=True)
+    resized = F.interpolate(
+        images.flatten(0, 1), (new_height, new_width), mode="bilinear", align_corners=False, antialias=True
+    )
     top, left = (size - new_height) // 2, (size - new_width) // 2
     padding = (left, size - new_width - left, top, size - new_height - top)
     return F.pad(resized.clamp(-1, 1), padding, value=-1.0).unflatten(0, images.shape[:2])

@@ -1,0 +1,67 @@
+"""`python -m learner key=value ...`: the learner of one run. One Ctrl-C ends it in good order."""
+
+import logging
+import os
+import sys
+
+from learner.lifetime import SUPERVISOR_VARIABLE, RunLock, log_to_file, stop_on_signals
+from learner.runs import check_resume
+from learner.supervisor import ChildSpec, Supervisor
+from serl_launcher.config import RunConfig, load, run_main
+from serl_launcher.run_directory import RunDirectory
+
+logger = logging.getLogger(__name__)
+
+
+def main() -> int:
+    """Checks the configuration once, then supervises; returns the exit status."""
+    stop = stop_on_signals()
+    config = load(sys.argv[1:])
+    run = RunDirectory.of(config)
+    is_continued = check_resume(config, [run.journal, run.checkpoints, run.replay])
+    log_to_file(run.logs / "learner.log")
+    with RunLock(run.root / "learner.lock"):
+        # The status of an earlier start must not end this one.
+        run.status("trainer").unlink(missing_ok=True)
+        logger.info("%s %s in %s.", "Continuing" if is_continued else "Starting", config.algo.name, run.root)
+        return Supervisor(child_specs(config, sys.argv[1:])).run(stop)
+
+
+def child_specs(config: RunConfig, overrides: list[str]) -> list[ChildSpec]:
+    """Returns the processes of this run. `resume` was decided here, so the children just continue."""
+    arguments = [*overrides, "resume=auto"]
+    collects_only = config.algo.name == "data_collection"
+    server = ChildSpec(
+        name="server",
+        command=[sys.executable, "-m", "learner.server", *arguments],
+        environment=_environment(config.server.num_threads),
+        is_goal=collects_only,
+    )
+    if collects_only:
+        return [server]
+    trainer = ChildSpec(
+        name="trainer",
+        command=[*_launcher(config), "-m", "learner.trainer", *arguments],
+        environment=_environment(config.training.num_threads),
+        is_goal=True,
+    )
+    return [server, trainer]
+
+
+def _launcher(config: RunConfig) -> list[str]:
+    if config.training.num_gpus <= 1:
+        return [sys.executable]
+    return [
+        sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1",
+        "--num_processes", str(config.training.num_gpus), "--mixed_precision", config.training.mixed_precision,
+        "--main_process_port", "0",
+    ]  # fmt: skip
+
+
+def _environment(num_threads: int) -> dict[str, str]:
+    # Read when the numeric libraries are loaded, before any of our code runs.
+    return {SUPERVISOR_VARIABLE: str(os.getpid()), "OMP_NUM_THREADS": str(num_threads)}
+
+
+if __name__ == "__main__":
+    run_main(main)

@@ -1,0 +1,1 @@
+"""Pure functions of tensors: no configuration, module, logger or device."""

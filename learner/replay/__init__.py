@@ -1,0 +1,1 @@
+"""Replay: reads LeRobot v3 datasets in place, decides which steps are drawn, and assembles training batches."""

@@ -1,0 +1,209 @@
+"""A LeRobot v3 dataset as replay: scalars in memory, images in place on disk, new episodes as they are sealed."""
+
+import logging
+from itertools import groupby
+from pathlib import Path
+from typing import cast
+
+import msgspec
+import numpy as np
+import pyarrow.parquet as pq
+
+from learner.replay.columns import (
+    EpisodeRow,
+    EpisodeTable,
+    StepColumns,
+    empty_tables,
+    final_observation_file,
+    join,
+    read_episode_rows,
+    read_episodes,
+)
+from learner.replay.image_files import ImageFiles
+from serl_launcher.datasets import features
+from serl_launcher.datasets.layout import DatasetLayout, read_info, read_tasks
+from serl_launcher.datasets.tables import column_values
+from serl_launcher.errors import DatasetError
+from serl_launcher.specs import RobotSpec
+from serl_launcher.types import Outcome
+
+logger = logging.getLogger(__name__)
+
+_Identity = tuple[int, int, int]
+
+
+class ReplayDataset:
+    """Reads one dataset, ours or another LeRobot v3 image dataset; follows one that grows. One thread only.
+
+    A dataset that does not exist yet is empty until `refresh` finds it.
+
+    Attributes:
+        root: Directory of the dataset.
+        episodes: One value per episode.
+        steps: One value per step.
+        prompts: Prompt of each task index.
+        revision: Grows whenever something changed; what is derived from the dataset is made anew when it did.
+    """
+
+    def __init__(self, root: Path) -> None:
+        """Opens the dataset; raises DatasetError where it is damaged or stores videos."""
+        self.root = root
+        self.prompts: list[str] = []
+        self.revision = 0
+        self.spec: RobotSpec | None = None
+        self.control_hz = 0.0
+        self.image_shapes: dict[str, tuple[int, int, int]] = {}
+        self.episodes, self.steps = empty_tables(0, 0)
+        self._layout = DatasetLayout(root)
+        self._rows: list[EpisodeRow] = []
+        self._data_files: list[str] = []
+        self._image_features: dict[str, str] = {}
+        self._images = ImageFiles()
+        self._info_identity: _Identity | None = None
+        self._metadata: dict[Path, _Identity] = {}
+        self.refresh()
+
+    @property
+    def num_episodes(self) -> int:
+        """Episodes read so far."""
+        return len(self._rows)
+
+    @property
+    def num_steps(self) -> int:
+        """Steps read so far, N."""
+        return len(self.steps)
+
+    @property
+    def camera_names(self) -> tuple[str, ...]:
+        """Cameras in the order of the dataset; empty while there is none."""
+        return tuple(self.image_shapes)
+
+    def refresh(self) -> bool:
+        """Reads episodes that were added or relabelled; returns whether there were any. Cheap when there were none.
+
+        Raises:
+            DatasetError: A file is damaged, or the dataset lost episodes.
+        """
+        identity = _identity(self._layout.info)
+        if identity is None or identity == self._info_identity:
+            return False
+        info = read_info(self.root)
+        total = int(info["total_episodes"])
+        if total < self.num_episodes:
+            raise DatasetError(
+                f"{self.root} had {self.num_episodes} episodes and now has {total}. Restart the process."
+            )
+        self._read_features(info)
+        changed = {
+            path: seen for path in self._metadata_files() if (seen := _identity(path)) != self._metadata.get(path)
+        }
+        rows = [row for path in changed for row in read_episode_rows(path) if row.episode_index < total]
+        self.prompts = read_tasks(self._layout.tasks)
+        self._add([row for row in rows if row.episode_index >= self.num_episodes], total)
+        self._relabel(rows)
+        self._metadata |= {path: seen for path, seen in changed.items() if seen is not None}
+        self._info_identity = identity
+        self.revision += 1
+        return True
+
+    def encoded_image(self, step: int, camera: str) -> memoryview:
+        """Returns the JPEG or PNG bytes that a camera delivered at a step, in place."""
+        episode = int(self.steps.episode[step])
+        row = int(self.episodes.first_row[episode]) + step - int(self.episodes.first_step[episode])
+        return self._images.encoded(self._data_files[episode], self._feature(camera), row)
+
+    def encoded_final_image(self, episode: int, camera: str) -> memoryview:
+        """Returns what a camera saw after the last step; the last step's image where nothing later was stored."""
+        path = self.root / final_observation_file(self._rows[episode].episode_index)
+        if self.spec is None or not path.exists():
+            return self.encoded_image(
+                int(self.episodes.first_step[episode] + self.episodes.length[episode]) - 1, camera
+            )
+        return self._images.encoded(str(path), self._feature(camera), 0)
+
+    def final_state(self, episode: int) -> np.ndarray:
+        """Returns the state after the last step, float32 [S]; the last step's where nothing later was stored."""
+        path = self.root / final_observation_file(self._rows[episode].episode_index)
+        if self.spec is None or not path.exists():
+            return self.steps.state[self.episodes.first_step[episode] + self.episodes.length[episode] - 1]
+        with pq.ParquetFile(path) as file:
+            return column_values(file.read(columns=[features.STATE]), features.STATE)[0].astype(np.float32)
+
+    def episode_id(self, episode: int) -> str:
+        """Returns the id of an episode; empty in datasets that hiors did not write."""
+        return self._rows[episode].episode_id
+
+    def _feature(self, camera: str) -> str:
+        if camera not in self._image_features:
+            raise DatasetError(f"{self.root} has no camera {camera!r}; it has {list(self._image_features)}.")
+        return self._image_features[camera]
+
+    def _metadata_files(self) -> list[Path]:
+        return sorted(self._layout.episodes.glob("chunk-*/file-*.parquet"))
+
+    def _read_features(self, info: dict) -> None:
+        if self._info_identity is not None:
+            return
+        described = info["features"]
+        videos = [name for name, feature in described.items() if feature["dtype"] == "video"]
+        if videos:
+            raise DatasetError(
+                f"{self.root} stores {videos} as video, expected images. "
+                "Record with use_videos=False, or convert the videos to images."
+            )
+        for name, feature in described.items():
+            if feature["dtype"] == "image":
+                camera = name.removeprefix(features.IMAGE_PREFIX).removeprefix("observation.")
+                height, width, channels = feature["shape"]
+                self._image_features[camera] = name
+                self.image_shapes[camera] = (height, width, channels)
+        for name in (features.STATE, features.ACTION):
+            if name not in described:
+                raise DatasetError(f"{self.root} has no feature {name!r}; it has {sorted(described)}.")
+        self.control_hz = float(info["fps"])
+        self.episodes, self.steps = empty_tables(
+            int(described[features.STATE]["shape"][0]), int(described[features.ACTION]["shape"][0])
+        )
+        if self._layout.robot_spec.exists():
+            self.spec = msgspec.json.decode(self._layout.robot_spec.read_bytes(), type=RobotSpec)
+
+    def _add(self, rows: list[EpisodeRow], total: int) -> None:
+        """Appends new episodes; `total` is how many there must be then."""
+        rows = sorted(rows, key=lambda row: row.episode_index)
+        if [row.episode_index for row in rows] != list(range(self.num_episodes, total)):
+            raise DatasetError(
+                f"{self.root} counts {total} episodes, but its metadata has "
+                f"{[row.episode_index for row in rows][:20]} beyond the first {self.num_episodes}. "
+                "Run tools.replay verify."
+            )
+        episodes, steps = [self.episodes], [self.steps]
+        num_episodes, num_steps = len(self.episodes), len(self.steps)
+        for data_file, group in groupby(rows, key=lambda row: row.data_file):
+            new_episodes, new_steps = read_episodes(
+                self.root / data_file, list(group), first_episode=num_episodes, first_step=num_steps
+            )
+            episodes.append(new_episodes)
+            steps.append(new_steps)
+            num_episodes += len(new_episodes)
+            num_steps += len(new_steps)
+        self.episodes = cast(EpisodeTable, join(episodes))
+        self.steps = cast(StepColumns, join(steps))
+        self._rows.extend(rows)
+        self._data_files.extend(str(self.root / row.data_file) for row in rows)
+
+    def _relabel(self, rows: list[EpisodeRow]) -> None:
+        """Applies labels that differ from those already read."""
+        for row in rows:
+            if row.outcome is not None and row.outcome != self._rows[row.episode_index].outcome:
+                self._rows[row.episode_index] = row
+                self.episodes.outcome[row.episode_index] = Outcome(row.outcome)
+                self._images.forget(self._data_files[row.episode_index])
+
+
+def _identity(path: Path) -> _Identity | None:
+    """Returns what changes when a file is replaced; None where there is none."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size

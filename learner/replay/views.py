@@ -1,0 +1,151 @@
+"""Views: which steps of a dataset are drawn, and how often. Predicates over one dataset, never copies.
+
+Legend: E episodes, N steps, H chunk horizon.
+"""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from learner.replay.chunks import chunk_steps
+from learner.replay.columns import EpisodeTable, StepColumns
+from learner.replay.reader import ReplayDataset
+from serl_launcher.config.dataset import DatasetConfig, SamplingWeights
+from serl_launcher.errors import DatasetError
+from serl_launcher.types import Outcome, Source
+
+StepWeights = Callable[[ReplayDataset], np.ndarray]
+"""Returns float64 [N]: the relative chance of each step; 0 is never drawn."""
+
+
+class View:
+    """Draws steps of one dataset by weight; follows the dataset as it grows."""
+
+    def __init__(self, dataset: ReplayDataset, weigh: StepWeights) -> None:
+        """Draws from `dataset` as `weigh` says; the rule is asked again whenever the dataset changed."""
+        self.dataset = dataset
+        self._weigh = weigh
+        self._revision = -1
+        self._cumulative = np.zeros(0)
+        self._num_steps = 0
+
+    @property
+    def num_steps(self) -> int:
+        """Steps with a chance to be drawn."""
+        self._update()
+        return self._num_steps
+
+    def set_rule(self, weigh: StepWeights) -> None:
+        """Replaces the rule, e.g. when the acceptance threshold rises."""
+        self._weigh = weigh
+        self._revision = -1
+
+    def draw(self, rng: np.random.Generator, count: int) -> np.ndarray:
+        """Returns `count` steps drawn with replacement, int64; raises DatasetError while none can be drawn."""
+        self._update()
+        if not self._num_steps:
+            raise DatasetError(f"No step of {self.dataset.root} can be drawn: it is empty or nothing was accepted.")
+        chances = rng.random(count) * self._cumulative[-1]
+        return np.searchsorted(self._cumulative, chances, side="right").astype(np.int64)
+
+    def _update(self) -> None:
+        if self._revision == self.dataset.revision:
+            return
+        weights = self._weigh(self.dataset)
+        self._cumulative = np.cumsum(weights)
+        self._num_steps = int(np.count_nonzero(weights))
+        self._revision = self.dataset.revision
+
+
+def all_steps(dataset: ReplayDataset) -> np.ndarray:
+    """Returns the weights of a view in which every step has the same chance."""
+    return np.ones(dataset.num_steps)
+
+
+def demonstrations(config: DatasetConfig, *, horizon: int) -> StepWeights:
+    """Returns the rule for demonstration datasets: every step that moves, and is not of an episode that failed."""
+
+    def weigh(dataset: ReplayDataset) -> np.ndarray:
+        is_wanted = ~np.isin(dataset.episodes.outcome, (Outcome.FAILURE, Outcome.ABORTED))
+        weights = is_wanted[dataset.steps.episode].astype(np.float64)
+        return weights * is_moving(dataset, threshold=config.noop_threshold, horizon=horizon)
+
+    return weigh
+
+
+def accepted_steps(
+    config: DatasetConfig, *, threshold: float, horizon: int, control_hz: float | None = None
+) -> StepWeights:
+    """Returns the rule of rejection sampling: steps of accepted episodes, weighted by who acted.
+
+    Args:
+        config: Capacity, shortest episode, weights and no-op threshold.
+        threshold: Least score of an accepted episode, see `scores`.
+        horizon: H, over which a chunk counts as moving.
+        control_hz: Ticks per second; the dataset's own if None.
+    """
+
+    def weigh(dataset: ReplayDataset) -> np.ndarray:
+        episodes, steps = dataset.episodes, dataset.steps
+        is_accepted = accepted(episodes, threshold=threshold, min_steps=config.min_episode_steps)
+        lead = round(config.weights.pre_intervention_s * (control_hz or dataset.control_hz))
+        weights = intervention_weights(episodes, steps, config.weights, lead=lead)
+        weights *= is_accepted[steps.episode]
+        weights[: max(0, len(steps) - config.capacity)] = 0.0
+        return weights * is_moving(dataset, threshold=config.noop_threshold, horizon=horizon)
+
+    return weigh
+
+
+def scores(episodes: EpisodeTable) -> np.ndarray:
+    """Returns what an episode is worth, float64 [E]: 1 or 0 by its label, its return where it has none."""
+    is_labelled = episodes.outcome != Outcome.UNLABELLED
+    return np.where(is_labelled, (episodes.outcome == Outcome.SUCCESS).astype(np.float64), episodes.episode_return)
+
+
+def accepted(episodes: EpisodeTable, *, threshold: float, min_steps: int) -> np.ndarray:
+    """Returns which episodes are learned from, bool [E]: score at or above the threshold, and not too short."""
+    return (scores(episodes) >= threshold) & (episodes.length >= min_steps)
+
+
+def intervention_weights(
+    episodes: EpisodeTable, steps: StepColumns, weights: SamplingWeights, *, lead: int
+) -> np.ndarray:
+    """Returns each step's weight by who acted, float64 [N].
+
+    Steps commanded by a person in an episode of the policy weigh `weights.intervention`; steps of the policy among the
+    `lead` ones before such a takeover weigh `weights.pre_intervention`, for they led to the trouble; demonstrations and
+    the other steps weigh `weights.policy`.
+    """
+    by_policy = steps.source == Source.POLICY
+    is_intervention = ~by_policy & episodes.has_policy_steps[steps.episode]
+    result = np.where(is_intervention, weights.intervention, weights.policy).astype(np.float64)
+    same_episode = np.r_[False, steps.episode[1:] == steps.episode[:-1]]
+    takeovers = np.flatnonzero(is_intervention & np.r_[False, by_policy[:-1]] & same_episode)
+    if len(takeovers) and lead > 0:
+        before = takeovers[:, None] - np.arange(1, lead + 1)
+        first = episodes.first_step[steps.episode[takeovers]]
+        before = before[before >= first[:, None]]
+        result[before[by_policy[before]]] = weights.pre_intervention
+    return result
+
+
+def is_moving(dataset: ReplayDataset, *, threshold: float, horizon: int) -> np.ndarray:
+    """Returns which steps begin a chunk in which some joint moves, bool [N].
+
+    A joint moves where the standard deviation of its commands over the chunk's real steps exceeds `threshold` (robot
+    units). A threshold of 0 keeps every step.
+    """
+    count = dataset.num_steps
+    if threshold <= 0 or not count:
+        return np.ones(count, bool)
+    episodes, steps = dataset.episodes, dataset.steps
+    first = np.arange(count)
+    last = (episodes.first_step + episodes.length - 1)[steps.episode]
+    result = np.zeros(count, bool)
+    for begin in range(0, count, 4096):
+        block = first[begin : begin + 4096]
+        chunk, is_pad = chunk_steps(block, last[block], horizon)
+        actions = np.ma.array(steps.action[chunk], mask=np.repeat(is_pad[..., None], steps.action.shape[1], axis=2))
+        result[block] = (actions.std(axis=1).filled(0) > threshold).any(axis=1)
+    return result

@@ -1,0 +1,1 @@
+"""The learner server: network, journal, inference, sealing."""

@@ -1,0 +1,30 @@
+"""What the gateway expects of whoever answers action requests."""
+
+from collections.abc import Callable, Hashable, Sequence
+from typing import Protocol
+
+import numpy as np
+
+from serl_launcher.events import EncodedObservation
+from serl_launcher.transport.messages import ActReply, ErrorReply
+
+InferenceReply = Callable[[ActReply | ErrorReply, np.ndarray | None], None]
+
+
+class InferenceBackend(Protocol):
+    """What answers action requests."""
+
+    @property
+    def policy_version(self) -> int:
+        """Version of the weights in force, -1 before the first."""
+        ...
+
+    def submit(
+        self,
+        request_key: Hashable,
+        observations: Sequence[EncodedObservation],
+        deadline_monotonic: float,
+        reply: InferenceReply,
+    ) -> None:
+        """Answers through `reply`, once, from any thread; float32 [B, H, A] with an `ActReply`."""
+        ...

@@ -1,0 +1,93 @@
+"""Commits the events of all actors in groups, in a thread of its own, so that answers never wait for the disk."""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+
+import lmdb
+
+from learner.server.ingest import Committed, Ingest, StepBatch
+from learner.server.refusals import StorageRefused
+
+logger = logging.getLogger(__name__)
+
+MAX_GROUP_BYTES = 64 * 1024 * 1024
+
+Done = Callable[[Committed], None]
+"""Takes what became of one batch. Called from the committing thread."""
+
+
+class Committer:
+    """Whatever arrives while one group is written forms the next."""
+
+    def __init__(self, ingest: Ingest, *, is_grouped: bool) -> None:
+        """Prepares to commit.
+
+        Args:
+            ingest: Where batches go.
+            is_grouped: Whether batches share a transaction; else each has its own.
+        """
+        self._ingest = ingest
+        self._max_batches = 1024 if is_grouped else 1
+        self._waiting: list[tuple[StepBatch, Done]] = []
+        self._changed = threading.Condition()
+        self._is_stopping = False
+        self._thread = threading.Thread(target=self._work, name="committer", daemon=True)
+        self.storage_error: str = ""
+        """Why the last group could not be written; empty while writing works."""
+        self.failure: Exception | None = None
+        """What ended the thread, where it was not asked to end."""
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Commits what waits, then ends the thread."""
+        with self._changed:
+            self._is_stopping = True
+            self._changed.notify()
+        self._thread.join()
+
+    def submit(self, batch: StepBatch, done: Done) -> None:
+        """Queues a batch; the credits of its session bound how many can wait."""
+        with self._changed:
+            self._waiting.append((batch, done))
+            self._changed.notify()
+
+    def _work(self) -> None:
+        try:
+            while group := self._next_group():
+                results = self._commit([batch for batch, _ in group])
+                for (_, done), result in zip(group, results, strict=True):
+                    done(result)
+        except Exception as exc:  # The gateway sees `failure` and ends the process; nothing goes on unwritten.
+            logger.exception("The journal cannot be written.")
+            self.failure = exc
+
+    def _next_group(self) -> list[tuple[StepBatch, Done]]:
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._is_stopping)
+            num_bytes = count = 0
+            for batch, _ in self._waiting[: self._max_batches]:
+                num_bytes += sum(map(len, batch.events))
+                if count and num_bytes > MAX_GROUP_BYTES:
+                    break
+                count += 1
+            group, self._waiting = self._waiting[:count], self._waiting[count:]
+            return group
+
+    def _commit(self, batches: Sequence[StepBatch]) -> list[Committed]:
+        try:
+            results = self._ingest.commit(batches)
+        except (lmdb.PanicError, lmdb.CorruptedError):
+            raise
+        except lmdb.Error as exc:
+            if not self.storage_error:
+                logger.error("Cannot write the journal: %s. Free disk space; actors keep their steps meanwhile.", exc)
+            self.storage_error = str(exc)
+            return [Committed(error=StorageRefused(f"The learner cannot write its journal: {exc}.")) for _ in batches]
+        if self.storage_error:
+            logger.info("The journal can be written again.")
+            self.storage_error = ""
+        return results

@@ -1,0 +1,88 @@
+"""Follows the published policies: loads, checks and warms up the newest, then hands it to inference."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from learner.lifetime import Worker
+from learner.server.inference import InferenceService, Policy
+from serl_launcher import publication
+from serl_launcher.errors import HiorsError
+from serl_launcher.publication import Publication
+
+logger = logging.getLogger(__name__)
+
+PERIOD_S = 0.2
+_STORY_PERIOD_S = 60.0
+
+
+class PolicyWatcher:
+    """A thread beside inference, so that loading delays no answer."""
+
+    def __init__(self, publications: Path, load: Callable[[Path], Policy], inference: InferenceService) -> None:
+        """Looks below `publications`; `load` makes a policy of a published directory."""
+        self._publications = publications
+        self._load = load
+        self._inference = inference
+        self._worker = Worker("policy-watcher", self._work)
+        self._tried: Publication | None = None
+        self._told_s = -_STORY_PERIOD_S
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._worker.start()
+
+    def stop(self) -> None:
+        """Ends the thread."""
+        self._worker.stop()
+
+    def check(self) -> None:
+        """Raises HiorsError where the thread failed."""
+        self._worker.check()
+
+    def look(self) -> None:
+        """Takes over the newest policy if it is new; keeps the old one, with a warning, where the new one is bad."""
+        newest = self._newest()
+        if newest is None or newest == self._tried:
+            return
+        self._tried = newest  # Once only: what is bad stays bad.
+        started = time.monotonic()
+        try:
+            publication.verify(newest.path)
+            policy = self._load(newest.path)
+            warm_up(policy)
+        except (HiorsError, OSError, RuntimeError, ValueError) as exc:
+            if self._newest() == newest:  # Otherwise it was deleted while it was read: newer ones are there.
+                logger.warning("Policy %d is not taken over, actors keep the one before: %s", newest.version, exc)
+            return
+        self._inference.swap(policy, newest.version)
+        self._tell(newest.version, 1e3 * (time.monotonic() - started))
+
+    def _newest(self) -> Publication | None:
+        try:
+            return publication.latest(self._publications)
+        except (HiorsError, OSError) as exc:
+            logger.debug("The publications cannot be read just now: %s", exc)
+            return None
+
+    def _tell(self, version: int, duration_ms: float) -> None:
+        is_story = time.monotonic() - self._told_s >= _STORY_PERIOD_S
+        logger.log(logging.INFO if is_story else logging.DEBUG, "Policy %d loaded in %.0f ms.", version, duration_ms)
+        if is_story:
+            self._told_s = time.monotonic()
+
+    def _work(self, stop: threading.Event) -> None:
+        while not stop.is_set():
+            self.look()
+            stop.wait(PERIOD_S)
+
+
+def warm_up(policy: Policy) -> None:
+    """Lets a policy act once on nothing, so that the first robot does not wait for memory and kernels."""
+    spec = policy.spec
+    images = np.stack([np.zeros(camera.shape, np.uint8) for camera in spec.cameras])[None]
+    policy.act(images, np.zeros((1, spec.state_dim), np.float32), ["warm up"])

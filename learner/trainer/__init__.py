@@ -1,0 +1,1 @@
+"""Samples, updates, publishes, checkpoints. Starts with `loop`."""

@@ -1,0 +1,67 @@
+"""What a trainer writes: published policies, checkpoints, metrics. Only rank 0 has one."""
+
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from learner.algorithms.interfaces import Algorithm
+from learner.trainer.checkpoints import Checkpoints, TrainerState
+from learner.trainer.feed import DataFeed
+from learner.trainer.progress import Progress
+from serl_launcher.metrics import MetricSink
+from serl_launcher.publication import Publisher
+
+logger = logging.getLogger(__name__)
+
+
+class Outputs:
+    """The files of one training run."""
+
+    def __init__(
+        self, publisher: Publisher, checkpoints: Checkpoints, metrics: MetricSink, *, newest_version: int
+    ) -> None:
+        """Writes through the three; `newest_version` is what is published already, -1 for nothing."""
+        self._publisher = publisher
+        self._checkpoints = checkpoints
+        self._metrics = metrics
+        self.newest_version = newest_version
+        self._published_updates = newest_version
+
+    def is_published(self, algorithm: Algorithm) -> bool:
+        """Whether the newest published policy is the one of the algorithm's last update."""
+        return self._published_updates == algorithm.num_updates
+
+    def publish(self, algorithm: Algorithm) -> int:
+        """Publishes the policy under the number of updates; returns the version.
+
+        A run that fell back to a checkpoint has fewer updates than it had published; the next free version is taken.
+        """
+        version = max(algorithm.num_updates, self.newest_version + 1)
+        started = time.monotonic()
+        self._publisher.publish(algorithm.save_policy, version)
+        self.newest_version, self._published_updates = version, algorithm.num_updates
+        logger.debug("Published policy %d in %.0f ms.", version, 1e3 * (time.monotonic() - started))
+        return version
+
+    def checkpoint(self, algorithm: Algorithm, feed: DataFeed, progress: Progress) -> Path:
+        """Saves all that the next update depends on; returns the checkpoint's directory."""
+        tensors, scalars = algorithm.state()
+        state = TrainerState(
+            tensors=tensors,
+            algorithm=scalars,
+            mixture=feed.mixture_state,
+            seconds_trained=progress.seconds_trained,
+        )
+        started = time.monotonic()
+        path = self._checkpoints.save(algorithm.num_updates, algorithm.save_policy, state)
+        logger.debug("Checkpoint %s in %.0f ms.", path.name, 1e3 * (time.monotonic() - started))
+        return path
+
+    def log(self, metrics: Mapping[str, float], *, num_updates: int) -> None:
+        """Writes one row of metrics."""
+        self._metrics.write(metrics, step=num_updates)
+
+    def close(self) -> None:
+        """Ends the metrics."""
+        self._metrics.close()

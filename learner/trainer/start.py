@@ -1,0 +1,54 @@
+"""The policy a run begins with."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+
+from accelerate.utils import set_seed
+
+from learner.replay.reader import ReplayDataset
+from learner.replay.statistics import norm_stats
+from serl_launcher.config import RunConfig
+from serl_launcher.errors import ConfigError
+from serl_launcher.policies import NormStats, Pi0Policy, build_policy, load_policy
+from serl_launcher.specs import RobotSpec
+
+logger = logging.getLogger(__name__)
+
+
+def starting_policy(config: RunConfig, datasets: Sequence[ReplayDataset]) -> Pi0Policy:
+    """Returns the policy of a fresh run, on the CPU, with its normalisation statistics.
+
+    Its weights come from `checkpoint_path` or are drawn; its statistics from the checkpoint or, where that has none,
+    from `datasets`. Both are fixed from then on.
+
+    Raises:
+        ConfigError: Nothing says what robot it is for, or there is nothing to take statistics from.
+    """
+    filled = [dataset for dataset in datasets if dataset.num_steps]
+    spec = next((dataset.spec for dataset in filled if dataset.spec is not None), None)
+    set_seed(config.seed)
+    policy = _weights(config, spec)
+    if not policy.norm_stats:
+        if not filled:
+            raise ConfigError(
+                "The starting policy has no normalisation statistics, and there are no steps to compute them from. Set "
+                "dataset.repo_id to demonstrations, or checkpoint_path to a fine-tuned policy."
+            )
+        stats = norm_stats(filled, policy.config.horizon, policy.delta_mask)
+        policy.set_norm_stats({key: NormStats(**values) for key, values in stats.items()})
+        logger.info("Normalisation statistics from %d steps.", sum(dataset.num_steps for dataset in filled))
+    return policy
+
+
+def _weights(config: RunConfig, spec: RobotSpec | None) -> Pi0Policy:
+    if config.checkpoint_path is not None:
+        policy = load_policy(Path(config.checkpoint_path), spec=spec)
+        logger.info("Starting from the policy %s.", config.checkpoint_path)
+        return policy
+    if spec is None:
+        raise ConfigError(
+            "Nothing says what robot the policy is for: set checkpoint_path, or dataset.repo_id to demonstrations."
+        )
+    logger.info("Starting from drawn weights.")
+    return build_policy(config.policy, spec)

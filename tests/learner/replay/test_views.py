@@ -1,0 +1,114 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from learner.replay.reader import ReplayDataset
+from learner.replay.views import View, accepted, accepted_steps, all_steps, demonstrations, is_moving, scores
+from serl_launcher.config.dataset import DatasetConfig, SamplingWeights
+from serl_launcher.datasets.writer import DatasetWriter
+from serl_launcher.errors import DatasetError
+from serl_launcher.events import EpisodeLabelled
+from serl_launcher.types import Outcome, Source
+from tests.recorded_episodes import make_episode, robot
+
+SPEC = robot(size=8, cameras=1)
+P, H = Source.POLICY, Source.HUMAN
+
+
+def write(root: Path, *episodes: dict) -> tuple[DatasetWriter, ReplayDataset]:
+    writer = DatasetWriter(root, SPEC)
+    for number, episode in enumerate(episodes):
+        writer.append(make_episode(SPEC, number, **episode))
+    return writer, ReplayDataset(root)
+
+
+def weights_of(dataset: ReplayDataset, config: DatasetConfig, threshold: float = 0.7) -> list[float]:
+    return accepted_steps(config, threshold=threshold, horizon=2)(dataset).tolist()
+
+
+def test_only_successful_episodes_are_accepted(tmp_path: Path) -> None:
+    outcomes = [Outcome.SUCCESS, Outcome.FAILURE, Outcome.ABORTED, Outcome.UNLABELLED]
+    _, dataset = write(tmp_path, *({"length": 3, "outcome": outcome} for outcome in outcomes))
+    assert accepted(dataset.episodes, threshold=0.7, min_steps=1).tolist() == [True, False, False, False]
+
+
+def test_the_return_decides_where_there_is_no_label(tmp_path: Path) -> None:
+    writer, dataset = write(tmp_path, {"length": 3, "outcome": Outcome.SUCCESS})
+    writer.relabel("a-1-0", EpisodeLabelled("a-1-0", Outcome.UNLABELLED, "", 1.0))
+    dataset.refresh()
+    assert scores(dataset.episodes).tolist() == [1.0]
+
+
+def test_short_episodes_are_not_accepted(tmp_path: Path) -> None:
+    _, dataset = write(tmp_path, {"length": 1}, {"length": 2})
+    assert weights_of(dataset, DatasetConfig(min_episode_steps=2)) == [0, 1, 1]
+
+
+def test_steps_before_a_takeover_are_left_out_and_interventions_weigh_more(tmp_path: Path) -> None:
+    _, dataset = write(tmp_path, {"length": 7, "sources": [P, P, P, P, H, H, P]}, {"length": 2})
+    config = DatasetConfig(weights=SamplingWeights(intervention=3.0, pre_intervention_s=0.2))
+    assert weights_of(dataset, config) == [1, 1, 0, 0, 3, 3, 1, 1, 1]
+
+
+def test_the_lead_does_not_reach_into_the_episode_before(tmp_path: Path) -> None:
+    _, dataset = write(tmp_path, {"length": 2}, {"length": 3, "sources": [P, H, H]})
+    assert weights_of(dataset, DatasetConfig()) == [1, 1, 0, 2, 2]
+
+
+def test_earlier_interventions_keep_their_weight_before_a_second_takeover(tmp_path: Path) -> None:
+    _, dataset = write(tmp_path, {"length": 5, "sources": [P, H, P, H, H]})
+    assert weights_of(dataset, DatasetConfig()) == [0, 2, 0, 2, 2]
+
+
+def test_an_episode_of_a_person_alone_has_no_interventions(tmp_path: Path) -> None:
+    _, dataset = write(tmp_path, {"length": 3, "sources": [H, H, H]})
+    assert weights_of(dataset, DatasetConfig()) == [1, 1, 1]
+    assert dataset.episodes.num_intervention_steps.tolist() == [0]
+
+
+def test_only_the_newest_steps_are_drawn_beyond_the_capacity(tmp_path: Path) -> None:
+    _, dataset = write(tmp_path, {"length": 3}, {"length": 3})
+    assert weights_of(dataset, DatasetConfig(capacity=4)) == [0, 0, 1, 1, 1, 1]
+
+
+def test_demonstrations_that_failed_are_left_out(tmp_path: Path) -> None:
+    _, dataset = write(
+        tmp_path, {"length": 2, "outcome": Outcome.FAILURE}, {"length": 2, "outcome": Outcome.UNLABELLED}
+    )
+    assert demonstrations(DatasetConfig(), horizon=2)(dataset).tolist() == [0, 0, 1, 1]
+
+
+def test_chunks_that_move_no_joint_are_not_drawn(tmp_path: Path) -> None:
+    _, dataset = write(tmp_path, {"length": 6})
+    dataset.steps.action[:4] = 0.5
+    assert is_moving(dataset, threshold=1e-3, horizon=2).tolist() == [False, False, False, True, True, False]
+    assert is_moving(dataset, threshold=0.0, horizon=2).all()
+
+
+def test_a_view_follows_the_dataset(tmp_path: Path) -> None:
+    writer, dataset = write(tmp_path, {"length": 2, "outcome": Outcome.FAILURE})
+    view = View(dataset, accepted_steps(DatasetConfig(), threshold=0.7, horizon=2))
+    assert view.num_steps == 0
+    with pytest.raises(DatasetError, match="nothing was accepted"):
+        view.draw(np.random.default_rng(0), 1)
+    writer.append(make_episode(SPEC, 1, 3))
+    dataset.refresh()
+    assert view.num_steps == 3
+    assert set(view.draw(np.random.default_rng(0), 100).tolist()) == {2, 3, 4}
+
+
+def test_a_new_rule_takes_effect_at_once(tmp_path: Path) -> None:
+    _, dataset = write(tmp_path, {"length": 2})
+    view = View(dataset, all_steps)
+    assert view.num_steps == 2
+    view.set_rule(accepted_steps(DatasetConfig(), threshold=2.0, horizon=2))
+    assert view.num_steps == 0
+
+
+def test_steps_are_drawn_by_weight(tmp_path: Path) -> None:
+    _, dataset = write(tmp_path, {"length": 4})
+    view = View(dataset, lambda _: np.array([0.0, 1.0, 0.0, 3.0]))
+    drawn = view.draw(np.random.default_rng(0), 4000)
+    assert set(drawn.tolist()) == {1, 3}
+    assert (drawn == 3).mean() == pytest.approx(0.75, abs=0.03)

@@ -1,0 +1,206 @@
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from learner.server.inference import InferenceService, NoInference
+from serl_launcher.config.training import ServerConfig
+from serl_launcher.events import encode_observation
+from serl_launcher.specs import CameraSpec, RobotSpec
+from serl_launcher.transport.messages import ActReply, ErrorReply
+from serl_launcher.types import Observation
+
+SPEC = RobotSpec(
+    name="tester", cameras=(CameraSpec(name="a", height=8, width=8, encoding="raw"),), state_names=("x", "y"),
+    action_names=("x", "y"), action_low=(-1.0, -1.0), action_high=(1.0, 1.0), control_hz=10.0,
+)  # fmt: skip
+
+
+class EchoPolicy:
+    """Repeats the state over a chunk of three; can be slow, fail, or give NaN for negative states."""
+
+    def __init__(self, *, delay_s=0.0, error=None):
+        self.spec = SPEC
+        self.batch_sizes = []
+        self._delay_s, self._error = delay_s, error
+
+    def act(self, images, state, prompts):
+        assert images.shape == (len(prompts), 1, 8, 8, 3)
+        self.batch_sizes.append(len(prompts))
+        time.sleep(self._delay_s)
+        if self._error is not None:
+            raise self._error
+        return np.repeat(np.where(state < 0, np.nan, state)[:, None], 3, axis=1)
+
+
+class Inbox:
+    """Collects answers and lets a test wait for them."""
+
+    def __init__(self):
+        self.answers = {}
+        self._arrived = threading.Condition()
+
+    def reply_to(self, key):
+        def reply(header, actions):
+            with self._arrived:
+                assert key not in self.answers
+                self.answers[key] = (header, actions)
+                self._arrived.notify_all()
+
+        return reply
+
+    def wait_for(self, count):
+        with self._arrived:
+            assert self._arrived.wait_for(lambda: len(self.answers) >= count, timeout=10)
+        return self.answers
+
+
+def observe(x, y=0.0):
+    image = np.zeros((8, 8, 3), np.uint8)
+    return encode_observation(Observation(images={"a": image}, state=np.array([x, y], np.float32), prompt="go"), SPEC)
+
+
+def submit(service, inbox, key, *xs, deadline_s=5.0):
+    service.submit(key, [observe(x) for x in xs], time.monotonic() + deadline_s, inbox.reply_to(key))
+
+
+@pytest.fixture(name="inbox")
+def fixture_inbox():
+    return Inbox()
+
+
+@pytest.fixture(name="service")
+def fixture_service():
+    service = InferenceService(ServerConfig(max_batch=4, max_wait_ms=50.0))
+    yield service
+    service.stop()
+
+
+def test_every_request_gets_its_own_rows(service, inbox):
+    service.swap(EchoPolicy(), 7)
+    service.start()
+    submit(service, inbox, "one", 0.25)
+    submit(service, inbox, "two", 0.5, 0.75)
+    answers = inbox.wait_for(2)
+    header, actions = answers["two"]
+    assert isinstance(header, ActReply)
+    assert (header.policy_version, header.horizon, header.action_dim) == (7, 3, 2)
+    assert {"queue", "model"} <= set(header.timings)
+    assert actions.dtype == np.float32
+    np.testing.assert_array_equal(actions[:, 0, 0], [0.5, 0.75])
+    np.testing.assert_array_equal(answers["one"][1][:, 0, 0], [0.25])
+
+
+def test_requests_that_wait_together_share_a_call(service, inbox):
+    policy = EchoPolicy()
+    service.swap(policy, 0)
+    for key in range(4):
+        submit(service, inbox, key, 0.1 * key)
+    service.start()
+    inbox.wait_for(4)
+    assert policy.batch_sizes == [4]
+
+
+def test_a_request_that_does_not_fit_waits_for_the_next_call(service, inbox):
+    policy = EchoPolicy()
+    service.swap(policy, 0)
+    submit(service, inbox, "first", 0.1, 0.2, 0.3)
+    submit(service, inbox, "second", 0.4, 0.5)
+    service.start()
+    inbox.wait_for(2)
+    assert policy.batch_sizes == [3, 2]
+
+
+def test_a_request_larger_than_a_batch_is_answered_alone(service, inbox):
+    policy = EchoPolicy()
+    service.swap(policy, 0)
+    submit(service, inbox, "large", *[0.1] * 6)
+    service.start()
+    assert inbox.wait_for(1)["large"][1].shape == (6, 3, 2)
+
+
+def test_without_a_policy_the_error_says_so(service, inbox):
+    service.start()
+    submit(service, inbox, "early", 0.1)
+    header, actions = inbox.wait_for(1)["early"]
+    assert isinstance(header, ErrorReply)
+    assert header.kind == "PolicyError"
+    assert "No policy is published yet" in header.message
+    assert actions is None
+
+
+def test_an_expired_request_is_answered_as_such_and_not_computed(service, inbox):
+    policy = EchoPolicy()
+    service.swap(policy, 0)
+    submit(service, inbox, "late", 0.1, deadline_s=-0.1)
+    submit(service, inbox, "good", 0.2)
+    service.start()
+    answers = inbox.wait_for(2)
+    assert answers["late"][0].kind == "DeadlineExceeded"
+    assert policy.batch_sizes == [1]
+    assert service.num_expired == 1
+
+
+def test_actions_that_are_not_finite_refuse_only_their_own_request(service, inbox):
+    service.swap(EchoPolicy(), 0)
+    submit(service, inbox, "bad", -1.0)
+    submit(service, inbox, "good", 0.5)
+    service.start()
+    answers = inbox.wait_for(2)
+    assert answers["bad"][0].kind == "PolicyError"
+    assert isinstance(answers["good"][0], ActReply)
+
+
+def test_a_damaged_image_refuses_only_its_own_request(service, inbox):
+    service.swap(EchoPolicy(), 0)
+    whole = observe(0.1)
+    damaged = type(whole)({"a": b"xx"}, whole.state, whole.prompt)
+    service.submit("bad", [damaged], time.monotonic() + 5, inbox.reply_to("bad"))
+    submit(service, inbox, "good", 0.5)
+    service.start()
+    answers = inbox.wait_for(2)
+    assert answers["bad"][0].kind == "ProtocolError"
+    assert isinstance(answers["good"][0], ActReply)
+
+
+def test_a_failing_policy_is_reported_and_the_next_one_answers(service, inbox):
+    service.swap(EchoPolicy(error=RuntimeError("out of memory")), 0)
+    service.start()
+    submit(service, inbox, "first", 0.1)
+    assert "out of memory" in inbox.wait_for(1)["first"][0].message
+    service.swap(EchoPolicy(), 1)
+    submit(service, inbox, "second", 0.1)
+    assert inbox.wait_for(2)["second"][0].policy_version == 1
+
+
+def test_a_swap_never_mixes_versions_within_a_batch(service, inbox):
+    slow = EchoPolicy(delay_s=0.3)
+    service.swap(slow, 1)
+    service.start()
+    submit(service, inbox, "during", 0.1)
+    while not slow.batch_sizes:
+        time.sleep(0.01)
+    service.swap(EchoPolicy(), 2)
+    submit(service, inbox, "after", 0.1)
+    answers = inbox.wait_for(2)
+    assert answers["during"][0].policy_version == 1
+    assert answers["after"][0].policy_version == 2
+
+
+def test_what_still_waits_at_the_end_is_refused(inbox):
+    service = InferenceService(ServerConfig(max_batch=1, max_wait_ms=0.0))
+    service.swap(EchoPolicy(delay_s=0.3), 0)
+    for key in range(3):
+        submit(service, inbox, key, 0.1)
+    service.start()
+    time.sleep(0.1)
+    service.stop()
+    assert len(inbox.answers) == 3
+
+
+def test_data_collection_refuses_at_once(inbox):
+    NoInference().submit("any", [observe(0.1)], time.monotonic() + 5, inbox.reply_to("any"))
+    header, _ = inbox.answers["any"]
+    assert header.kind == "PolicyError"
+    assert "data_collection" in header.message

@@ -1,0 +1,167 @@
+import msgspec
+import pytest
+
+from learner.server.ingest import Ingest, StepBatch
+from serl_launcher.errors import ProtocolError, Refused, SessionFenced, SpecMismatch
+from serl_launcher.events import EpisodeLabelled, encode_event
+from serl_launcher.journal import Journal
+from serl_launcher.transport.messages import Hello
+from serl_launcher.types import Outcome
+from tests.transport_rig import OTHER_SPEC, SPEC, episode, step
+
+
+@pytest.fixture(name="journal")
+def fixture_journal(tmp_path):
+    journal = Journal(tmp_path / "journal")
+    yield journal
+    journal.close()
+
+
+@pytest.fixture(name="ingest")
+def fixture_ingest(journal):
+    return Ingest(journal)
+
+
+def hello(actor_id="actor-0", *, epoch=1, spec=SPEC, spool_id="spool", first_seq=0):
+    return Hello(actor_id, epoch, spec.digest(), spec, spool_id, first_seq)
+
+
+def batch(first_seq, events, *, actor_id="actor-0", epoch=1, spool_id="spool"):
+    encoded = [encode_event(event) for event in events]
+    return StepBatch(actor_id=actor_id, epoch=epoch, spool_id=spool_id, first_seq=first_seq, events=encoded)
+
+
+def test_a_batch_is_committed_up_to_its_last_event(ingest, journal):
+    ingest.admit(hello())
+    [committed] = ingest.commit([batch(1, episode("e-0", 2))])
+    assert (committed.last_seq, committed.error) == (4, None)
+    assert journal.closed_episodes() == ["e-0"]
+
+
+def test_duplicates_are_acknowledged_again_and_stored_once(ingest, journal):
+    ingest.admit(hello())
+    events = episode("e-0", 3)
+    ingest.commit([batch(1, events[:3])])
+    results = ingest.commit([batch(1, events[:3]), batch(2, events[1:]), batch(1, events)])
+    assert [result.last_seq for result in results] == [3, 5, 5]
+    assert [result.error for result in results] == [None, None, None]
+    assert journal.read_episode("e-0").steps == events[1:-1]
+    assert journal.counts().num_steps == 3
+
+
+def test_a_gap_is_refused_and_named(ingest, journal):
+    ingest.admit(hello())
+    events = episode("e-0", 3)
+    results = ingest.commit([batch(1, events[:1]), batch(3, events[2:])])
+    assert results[0].error is None
+    assert isinstance(results[1].error, Refused)
+    assert "Expected event 2" in str(results[1].error)
+    assert journal.counts().num_steps == 0
+
+
+def test_one_bad_batch_does_not_harm_the_others(ingest, journal):
+    ingest.admit(hello())
+    ingest.admit(hello("actor-1", spool_id="other"))
+    bad = StepBatch(actor_id="actor-1", epoch=1, spool_id="other", first_seq=1, events=[b"nonsense"])
+    good, refused = ingest.commit([batch(1, episode("e-0", 1)), bad])
+    assert good.error is None
+    assert isinstance(refused.error, ProtocolError)
+    assert journal.closed_episodes() == ["e-0"]
+
+
+@pytest.mark.parametrize(
+    ("events", "reason"),
+    [
+        ([*episode("e-0", 1)[:1], step("e-0", 1)], "has 0 steps"),
+        ([step("e-9", 0)], "known episode"),
+        ([*episode("e-0", 1), *episode("e-0", 1)], "which exists"),
+        ([*episode("e-0", 1), step("e-0", 1)], "open episode"),
+        ([*episode("e-0", 1)[:2], msgspec.structs.replace(episode("e-0", 1)[2], num_steps=7)], "has 1 steps"),
+        ([*episode("e-0", 1)[:1], msgspec.structs.replace(step("e-0", 0), action=b"\0")], "action"),
+        ([*episode("e-0", 1)[:1], msgspec.structs.replace(step("e-0", 0), source=9)], "source"),
+        (episode("", 1), "episode id"),
+    ],
+)
+def test_events_out_of_place_are_refused_whole(ingest, journal, events, reason):
+    ingest.admit(hello())
+    [result] = ingest.commit([batch(1, events)])
+    assert isinstance(result.error, ProtocolError)
+    assert reason in str(result.error)
+    assert journal.counts().num_started == 0
+
+
+def test_an_older_epoch_is_fenced_also_with_events_under_way(ingest, journal):
+    ingest.admit(hello(epoch=1))
+    ingest.admit(hello(epoch=2))
+    [result] = ingest.commit([batch(1, episode("e-0", 1), epoch=1)])
+    assert isinstance(result.error, SessionFenced)
+    assert journal.counts().num_started == 0
+    with pytest.raises(SessionFenced, match="came after it"):
+        ingest.admit(hello(epoch=1))
+
+
+def test_a_session_goes_on_where_the_last_one_was_committed(ingest):
+    ingest.admit(hello(epoch=1))
+    events = episode("e-0", 2)
+    ingest.commit([batch(1, events[:2])])
+    assert ingest.admit(hello(epoch=2)) == 2
+    assert ingest.commit([batch(3, events[2:], epoch=2)])[0].last_seq == 4
+
+
+def test_another_robot_is_refused_with_both_sides_named(ingest):
+    ingest.admit(hello())
+    with pytest.raises(SpecMismatch, match=r"control_hz: learner 10\.0, actor 20\.0"):
+        ingest.admit(hello("actor-1", spec=OTHER_SPEC))
+
+
+def test_the_robot_is_remembered_across_restarts(tmp_path):
+    journal = Journal(tmp_path / "journal")
+    Ingest(journal).admit(hello())
+    journal.close()
+    journal = Journal(tmp_path / "journal")
+    ingest = Ingest(journal)
+    assert ingest.spec == SPEC
+    with pytest.raises(SpecMismatch):
+        ingest.require_spec(OTHER_SPEC, who="the configuration")
+    journal.close()
+
+
+def test_a_hello_with_a_wrong_digest_is_refused(ingest):
+    with pytest.raises(ProtocolError, match="digest"):
+        ingest.admit(Hello("actor-0", 1, "0" * 64, SPEC, "spool", 0))
+
+
+def test_a_new_spool_begins_a_new_stream_and_aborts_what_the_old_one_left_open(ingest, journal):
+    ingest.admit(hello(epoch=1))
+    ingest.commit([batch(1, [*episode("e-0", 3)[:3], *episode("e-1", 3)[:1]])])
+    assert ingest.admit(hello(epoch=2, spool_id="new disk")) == 0
+    record = journal.read_episode("e-0")
+    assert (record.outcome, len(record.steps)) == (Outcome.ABORTED, 2)
+    assert record.final_observation == record.steps[-1].observation
+    assert journal.closed_episodes() == ["e-0"]
+    results = ingest.commit([batch(1, episode("e-2", 1), epoch=2, spool_id="new disk")])
+    assert results[0].last_seq == 3
+    assert journal.closed_episodes() == ["e-0", "e-2"]
+
+
+def test_a_new_journal_takes_a_used_spool_and_counts_what_belongs_to_the_former(ingest, journal):
+    assert ingest.admit(hello(first_seq=100)) == 100
+    late = EpisodeLabelled("e-0", Outcome.FAILURE, "human", 1.0)
+    [result] = ingest.commit([batch(101, [step("e-0", 5), late, *episode("e-1", 1)])])
+    assert (result.last_seq, result.error) == (105, None)
+    assert journal.closed_episodes() == ["e-1"]
+    assert journal.counts().num_orphans == 2
+
+
+def test_a_journal_that_is_older_than_the_spool_is_named(ingest):
+    ingest.admit(hello(epoch=1))
+    with pytest.raises(ProtocolError, match="older copy"):
+        ingest.admit(hello(epoch=2, first_seq=50))
+
+
+def test_a_label_for_an_unknown_episode_does_not_block_the_stream(ingest, journal):
+    ingest.admit(hello())
+    label = EpisodeLabelled("never recorded", Outcome.SUCCESS, "human", 1.0)
+    [result] = ingest.commit([batch(1, [label, *episode("e-0", 1)])])
+    assert (result.last_seq, result.error) == (4, None)
+    assert journal.counts().num_orphans == 1

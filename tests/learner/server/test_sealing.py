@@ -1,0 +1,141 @@
+import threading
+from pathlib import Path
+
+import pytest
+
+from learner.server.ingest import Ingest, StepBatch
+from learner.server.sealing import Sealer
+from serl_launcher.datasets.layout import DatasetLayout
+from serl_launcher.datasets.writer import DatasetWriter
+from serl_launcher.events import EpisodeEnded, EpisodeLabelled, EpisodeStarted, Event, encode_event
+from serl_launcher.journal import Journal
+from serl_launcher.transport.messages import Hello
+from serl_launcher.types import Outcome
+from tests.recorded_episodes import Episode, make_episode, robot
+
+SPEC = robot(size=8, cameras=1)
+
+
+class Actor:
+    """Feeds a journal as a connected actor does."""
+
+    def __init__(self, journal: Journal) -> None:
+        self.ingest = Ingest(journal)
+        self.seq = 0
+        hello = Hello(actor_id="a", epoch=1, spec_digest=SPEC.digest(), spec=SPEC, spool_id="spool", first_seq=0)
+        self.seq = self.ingest.admit(hello)
+
+    def send(self, *events: Event) -> None:
+        batch = StepBatch(
+            actor_id="a",
+            epoch=1,
+            spool_id="spool",
+            first_seq=self.seq + 1,
+            events=[encode_event(event) for event in events],
+        )
+        (committed,) = self.ingest.commit([batch])
+        assert committed.error is None
+        self.seq += len(events)
+
+    def record(self, episode: Episode) -> None:
+        ended = EpisodeEnded(
+            episode.episode_id, len(episode.steps), episode.final_observation, episode.outcome, "script", 1.0
+        )
+        started = EpisodeStarted(episode.episode_id, episode.prompt, 0.5, episode.seed)
+        self.send(started, *episode.steps, ended)
+
+
+@pytest.fixture
+def journal(tmp_path: Path):
+    opened = Journal(tmp_path / "journal", durability="os")
+    yield opened
+    opened.close()
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "replay"
+
+
+def label(number: int, outcome: Outcome) -> EpisodeLabelled:
+    return EpisodeLabelled(f"a-1-{number}", outcome, "human", 9.0)
+
+
+def test_closed_episodes_are_sealed_in_closing_order_and_open_ones_are_not(journal: Journal, root: Path) -> None:
+    actor = Actor(journal)
+    for number in (4, 2):
+        actor.record(make_episode(SPEC, number, 3))
+    unfinished = make_episode(SPEC, 7, 3)
+    actor.send(EpisodeStarted(unfinished.episode_id, unfinished.prompt, 0.5), *unfinished.steps)
+    writer = DatasetWriter(root, SPEC)
+
+    assert Sealer(journal, writer).run_once() == 2
+
+    assert (writer.index_of("a-1-4"), writer.index_of("a-1-2"), writer.index_of("a-1-7")) == (0, 1, None)
+    assert journal.sealed_index("a-1-2") == 1
+    assert journal.closed_episodes() == []
+
+
+def test_an_episode_written_before_a_crash_is_not_written_again(journal: Journal, root: Path) -> None:
+    Actor(journal).record(make_episode(SPEC, 0, 3))
+    DatasetWriter(root, SPEC).append(journal.read_episode("a-1-0"))
+    writer = DatasetWriter(root, SPEC)
+
+    assert Sealer(journal, writer).run_once() == 1
+
+    assert (writer.num_episodes, writer.num_steps) == (1, 3)
+    assert journal.sealed_index("a-1-0") == 0
+
+
+def test_a_label_that_came_between_the_crash_and_the_restart_counts(journal: Journal, root: Path) -> None:
+    actor = Actor(journal)
+    actor.record(make_episode(SPEC, 0, 3, outcome=Outcome.UNLABELLED))
+    DatasetWriter(root, SPEC).append(journal.read_episode("a-1-0"))
+    actor.send(label(0, Outcome.SUCCESS))
+    writer = DatasetWriter(root, SPEC)
+
+    Sealer(journal, writer).run_once()
+
+    assert writer.outcome_of("a-1-0") == Outcome.SUCCESS
+    assert DatasetWriter(root, SPEC).outcome_of("a-1-0") == Outcome.SUCCESS
+
+
+def test_a_late_label_is_applied_once(journal: Journal, root: Path) -> None:
+    actor = Actor(journal)
+    actor.record(make_episode(SPEC, 0, 3))
+    writer = DatasetWriter(root, SPEC)
+    sealer = Sealer(journal, writer)
+    sealer.run_once()
+    actor.send(label(0, Outcome.FAILURE))
+
+    assert sealer.run_once() == 1
+    assert sealer.run_once() == 0
+
+    assert writer.outcome_of("a-1-0") == Outcome.FAILURE
+    assert journal.pending_labels() == []
+
+
+def test_an_episode_that_cannot_be_written_holds_up_no_other(journal: Journal, root: Path) -> None:
+    actor = Actor(journal)
+    damaged = make_episode(SPEC, 0, 3)
+    damaged.steps[0].observation.images["cam_0"] = b"\xff\xd8 no picture"
+    actor.record(damaged)
+    actor.record(make_episode(SPEC, 1, 3))
+    writer = DatasetWriter(root, SPEC)
+    sealer = Sealer(journal, writer)
+
+    assert sealer.run_once() == 1
+
+    assert writer.index_of("a-1-1") == 0
+    assert sealer.num_failing == 1
+    assert journal.closed_episodes() == ["a-1-0"]
+    assert not DatasetLayout(root).data_file(1).exists()
+
+
+def test_stopping_seals_what_is_closed(journal: Journal, root: Path) -> None:
+    Actor(journal).record(make_episode(SPEC, 0, 3))
+    writer = DatasetWriter(root, SPEC)
+    stop = threading.Event()
+    stop.set()
+    Sealer(journal, writer).run(stop)
+    assert writer.num_episodes == 1
