@@ -58,6 +58,20 @@ def decode_image(encoded: bytes | memoryview, shape: tuple[int, int, int]) -> np
     raise ProtocolError(f"Expected an image of shape {shape}, got {len(encoded)} bytes of no known encoding.")
 
 
+def check_image(encoded: bytes | memoryview, shape: tuple[int, int, int]) -> None:
+    """Raises ProtocolError where the header of an encoded image is damaged or names another size; decodes nothing."""
+    if bytes(encoded[:2]) != JPEG_MAGIC:
+        decode_image(encoded, shape)
+        return
+    try:
+        height, width, _, _ = simplejpeg.decode_jpeg_header(encoded)
+    except ValueError as exc:
+        raise ProtocolError(
+            f"Expected a JPEG image of shape {shape}, got {len(encoded)} damaged bytes: {exc}."
+        ) from exc
+    _check_size((height, width, 3), shape)
+
+
 def _check_size(got: tuple[int, int, int], want: tuple[int, int, int]) -> None:
     if got != want:
         raise ProtocolError(f"Expected an image of shape {want}, got {got}. Start both sides with the same robot.")

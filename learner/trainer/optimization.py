@@ -1,4 +1,4 @@
-"""One module, its AdamW, its schedule and its averaged weights, on whatever hardware accelerate found."""
+"""One module, its optimizers, its schedule and its averaged weights, on whatever hardware accelerate found."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -22,15 +22,11 @@ class Optimization:
     """Turns losses into updates of one module."""
 
     def __init__(self, module: nn.Module, config: OptimizerConfig, accelerator: Accelerator) -> None:
-        """Places the module on the accelerator's device and makes its optimizer; `module` is not to be moved later."""
+        """Places the module on the accelerator's device and makes its optimizers; `module` is not to be moved later."""
         self._config = config
         self._accelerator = accelerator
         self._parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        optimizer = torch.optim.AdamW(
-            self._parameters, lr=config.lr, betas=(config.betas[0], config.betas[1]), eps=config.eps,
-            weight_decay=config.weight_decay,
-        )  # fmt: skip
-        self.module, self._optimizer = accelerator.prepare(module, optimizer)
+        self.module, *self._optimizers = accelerator.prepare(module, *build_optimizers(module, config))
         self._averages = [parameter.detach().clone() for parameter in self._parameters] if config.ema else []
         self.num_updates = 0
 
@@ -41,9 +37,10 @@ class Optimization:
             PolicyError: The loss is not finite; the weights are as before the update.
         """
         rate = learning_rate(self.num_updates, self._config)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
-        self._optimizer.zero_grad(set_to_none=True)
+        for optimizer in self._optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+            optimizer.zero_grad(set_to_none=True)
         loss = torch.zeros((), device=self._accelerator.device)
         for number, micro_batch in enumerate(micro_batches):
             is_last = number == len(micro_batches) - 1
@@ -57,7 +54,8 @@ class Optimization:
                 f"Expected a finite loss at update {self.num_updates}, got {loss.item()}; the weights are unchanged. "
                 "Lower algo.optimizer.lr, or look for damaged actions with `python -m tools.replay verify`."
             )
-        self._optimizer.step()
+        for optimizer in self._optimizers:
+            optimizer.step()
         self.num_updates += 1
         self._follow_average()
         return {"loss": float(loss), "grad_norm": float(grad_norm) if grad_norm is not None else 0.0, "lr": rate}
@@ -92,8 +90,9 @@ class Optimization:
         """Returns what resumes this optimisation, besides the published weights; shares memory with it."""
         tensors = {}
         for number, parameter in enumerate(self._parameters):
-            for name, value in self._optimizer.state.get(parameter, {}).items():
-                tensors[f"optimizer/{number}/{name}"] = torch.as_tensor(value)
+            for optimizer in self._optimizers:
+                for name, value in optimizer.state.get(parameter, {}).items():
+                    tensors[f"optimizer/{number}/{name}"] = torch.as_tensor(value)
             if self._averages:
                 tensors[f"weights/{number}"] = parameter.detach()
         return tensors
@@ -113,20 +112,48 @@ class Optimization:
             elif kind == "weights":
                 weights[int(number)] = value
         self._check_fits(state)
-        groups = self._optimizer.state_dict()["param_groups"]
-        self._optimizer.load_state_dict({"state": state, "param_groups": groups})
+        for optimizer in self._optimizers:
+            self._load_optimizer(optimizer, state)
         self._averages = [parameter.detach().clone() for parameter in self._parameters] if self._config.ema else []
         with torch.no_grad():
             for number, value in weights.items():
                 self._parameters[number].copy_(value)
         self.num_updates = num_updates
 
+    def _load_optimizer(self, optimizer: torch.optim.Optimizer, state: dict[int, dict[str, Tensor]]) -> None:
+        """Hands an optimizer the entries of its own parameters, which it numbers by their order in its groups."""
+        number_of = {parameter: number for number, parameter in enumerate(self._parameters)}
+        own = [number_of[parameter] for group in optimizer.param_groups for parameter in group["params"]]
+        entries = {place: state[number] for place, number in enumerate(own) if number in state}
+        optimizer.load_state_dict({"state": entries, "param_groups": optimizer.state_dict()["param_groups"]})
+
     def _check_fits(self, state: dict[int, dict[str, Tensor]]) -> None:
         for number, entries in state.items():
-            shape = tuple(entries["exp_avg"].shape)
+            shape = next(tuple(entries[name].shape) for name in ("exp_avg", "momentum_buffer") if name in entries)
             expected = tuple(self._parameters[number].shape) if number < len(self._parameters) else None
             if shape != expected:
                 raise CheckpointError(
                     f"Expected optimizer state of shape {expected} for parameter {number}, got {shape}. The checkpoint "
                     "belongs to another policy configuration."
                 )
+
+
+def build_optimizers(module: nn.Module, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
+    """Returns AdamW over everything, or Muon over the matrices inside layers and AdamW over the rest.
+
+    Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) orthogonalises the momentum of a matrix. Its update is
+    rescaled to AdamW's usual size (Liu et al. 2025, arXiv:2502.16982), so that one learning rate serves both.
+    """
+    named = [(name, parameter) for name, parameter in module.named_parameters() if parameter.requires_grad]
+    matrices = [p for name, p in named if config.name == "muon" and p.ndim == 2 and ".layers." in name]
+    taken = {id(parameter) for parameter in matrices}
+    rest = [parameter for _, parameter in named if id(parameter) not in taken]
+    adamw = torch.optim.AdamW(
+        rest, lr=config.lr, betas=(config.betas[0], config.betas[1]), eps=config.eps, weight_decay=config.weight_decay
+    )
+    if not matrices:
+        return [adamw]
+    muon = torch.optim.Muon(
+        matrices, lr=config.lr, weight_decay=config.weight_decay, momentum=0.95, adjust_lr_fn="match_rms_adamw"
+    )
+    return [adamw, muon]

@@ -7,8 +7,10 @@ from serl_launcher.errors import ConfigError
 
 @dataclass(kw_only=True, slots=True)
 class OptimizerConfig:
-    """AdamW with linear warm-up and cosine decay (openpi's and LeRobot's shape)."""
+    """Warm-up and decay have openpi's and LeRobot's shape."""
 
+    name: str = "adamw"
+    """`adamw`, or `muon` for the matrices inside layers and AdamW for the rest (needs few updates for small policies)."""
     lr: float = 2.5e-5
     betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
     eps: float = 1e-8
@@ -21,6 +23,10 @@ class OptimizerConfig:
     decay_lr: float = 2.5e-6
     ema: float = 0.0
     """Decay of the averaged weights that are published; 0: none."""
+
+    def __post_init__(self) -> None:
+        if self.name not in ("adamw", "muon"):
+            raise ConfigError(f"algo.optimizer.name must be 'adamw' or 'muon', got {self.name!r}.")
 
 
 @dataclass(kw_only=True, slots=True)

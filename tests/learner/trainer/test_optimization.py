@@ -3,9 +3,9 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from learner.trainer.optimization import Optimization
+from learner.trainer.optimization import Optimization, build_optimizers
 from serl_launcher.config.training import OptimizerConfig
-from serl_launcher.errors import CheckpointError, PolicyError
+from serl_launcher.errors import CheckpointError, ConfigError, PolicyError
 
 
 def build(seed=0, **changes):
@@ -90,3 +90,58 @@ def test_the_state_of_another_network_is_refused():
     other = Optimization(nn.Linear(4, 2), OptimizerConfig(), Accelerator(cpu=True))
     with pytest.raises(CheckpointError, match="another policy"):
         other.load(optimization.tensors(), 1)
+
+
+class Layered(nn.Module):
+    """A network with matrices inside layers, as Muon takes them, and others around them."""
+
+    def __init__(self):
+        super().__init__()
+        self.layers = nn.ModuleList([nn.Linear(3, 3)])
+        self.head = nn.Linear(3, 2)
+
+    def forward(self, x):
+        return self.head(self.layers[0](x))
+
+
+class Wrapped(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.network = Layered()
+
+    def forward(self, x):
+        return self.network(x)
+
+
+def build_muon(seed):
+    torch.manual_seed(seed)
+    module = Wrapped()
+    config = OptimizerConfig(name="muon", lr=0.01, num_warmup_steps=0, schedule="constant", ema=0.9)
+    return module, Optimization(module, config, Accelerator(cpu=True))
+
+
+def test_muon_takes_the_matrices_inside_layers_and_adamw_the_rest():
+    module, _ = build_muon(0)
+    adamw, muon = build_optimizers(module, OptimizerConfig(name="muon"))
+    assert [p.shape for g in muon.param_groups for p in g["params"]] == [(3, 3)]
+    assert sum(len(g["params"]) for g in adamw.param_groups) == 3
+
+
+def test_muon_makes_the_same_next_update_after_a_load():
+    module, optimization = build_muon(0)
+    for _ in range(3):
+        optimization.update([data()], loss_of(optimization))
+    saved = {key: value.clone() for key, value in optimization.tensors().items()}
+    other_module, other = build_muon(5)
+    with optimization.published_weights():
+        other_module.load_state_dict({key: value.clone() for key, value in module.state_dict().items()})
+    other.load(saved, 3)
+    for each in (optimization, other):
+        each.update([data()], loss_of(each))
+    for weights, others in zip(module.parameters(), other_module.parameters(), strict=True):
+        assert torch.equal(weights, others)
+
+
+def test_an_unknown_optimizer_is_refused():
+    with pytest.raises(ConfigError, match="muon"):
+        OptimizerConfig(name="sgd")

@@ -1,0 +1,172 @@
+"""Where the files of a LeRobot v3 dataset lie, and how one is replaced so that a reader never sees a part.
+
+meta/info.json                              counts and features; written last, so that it vouches for the rest
+meta/robot_spec.json                        the robot (ours; LeRobot ignores it)
+meta/stats.json  meta/tasks.parquet
+meta/episodes/chunk-000/file-000.parquet    one row: one episode
+data/chunk-000/file-000.parquet             its steps, images inside
+final_observations/chunk-000/file-000.parquet   what was seen after its last step (ours; LeRobot ignores it)
+"""
+
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from serl_launcher.errors import DatasetError
+from serl_launcher.files import sync_file
+
+CODEBASE_VERSION = "v3.0"
+FILES_PER_CHUNK = 1000
+DATA_PATTERN = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
+
+
+def dataset_path(name: str) -> Path:
+    """Returns the directory of a dataset given as a path, or as a name below HF_LEROBOT_HOME."""
+    path = Path(name).expanduser()
+    if path.exists():
+        return path.absolute()
+    home = Path(os.environ.get("HF_LEROBOT_HOME", "~/.cache/huggingface/lerobot")).expanduser()
+    return path.absolute() if path.is_absolute() or not (home / name).exists() else (home / name).absolute()
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetLayout:
+    """Paths of one dataset; nothing is created by asking for one."""
+
+    root: Path
+
+    @property
+    def info(self) -> Path:
+        """Counts and features."""
+        return self.root / "meta" / "info.json"
+
+    @property
+    def stats(self) -> Path:
+        """Statistics over the whole dataset."""
+        return self.root / "meta" / "stats.json"
+
+    @property
+    def tasks(self) -> Path:
+        """Prompt of each task index."""
+        return self.root / "meta" / "tasks.parquet"
+
+    @property
+    def robot_spec(self) -> Path:
+        """The robot that recorded the dataset."""
+        return self.root / "meta" / "robot_spec.json"
+
+    @property
+    def episodes(self) -> Path:
+        """Folder of the episode metadata."""
+        return self.root / "meta" / "episodes"
+
+    @property
+    def set_aside(self) -> Path:
+        """Folder of files that a crash left unfinished."""
+        return self.root / "set_aside"
+
+    def data_file(self, episode_index: int) -> Path:
+        """Steps of one episode, where each episode has its own file."""
+        return self.root / "data" / numbered(episode_index)
+
+    def episode_file(self, episode_index: int) -> Path:
+        """Metadata of one episode, where each episode has its own file."""
+        return self.episodes / numbered(episode_index)
+
+    def final_file(self, episode_index: int) -> Path:
+        """Final observation of one episode."""
+        return self.root / "final_observations" / numbered(episode_index)
+
+
+def numbered(episode_index: int) -> Path:
+    """Returns `chunk-CCC/file-FFF.parquet` of an episode."""
+    chunk, file = divmod(episode_index, FILES_PER_CHUNK)
+    return Path(f"chunk-{chunk:03d}") / f"file-{file:03d}.parquet"
+
+
+def read_json(path: Path) -> dict:
+    """Returns a JSON object; raises DatasetError where the file is damaged."""
+    try:
+        content = json.loads(path.read_bytes())
+    except ValueError as exc:
+        raise DatasetError(f"Expected JSON in {path}: {exc}. Restore the file or run tools.replay verify.") from exc
+    if not isinstance(content, dict):
+        raise DatasetError(f"Expected a JSON object in {path}, got {type(content).__name__}.")
+    return content
+
+
+def read_info(root: Path) -> dict:
+    """Returns info.json of a LeRobot v3 dataset.
+
+    Raises:
+        DatasetError: There is no dataset, it is damaged or of another version.
+    """
+    path = DatasetLayout(root).info
+    if not path.exists():
+        raise DatasetError(f"Expected a LeRobot v3 dataset in {root}, found no meta/info.json. Check the path.")
+    info = read_json(path)
+    if not str(info.get("codebase_version", "")).startswith("v3."):
+        raise DatasetError(
+            f"Expected LeRobot format v3 in {root}, got {info.get('codebase_version')!r}. "
+            "Convert it with lerobot.datasets.v30.convert_dataset_v21_to_v30."
+        )
+    return info
+
+
+def write_parquet(path: Path, table: pa.Table, *, statistics: list[str] | None = None) -> None:
+    """Replaces a parquet file atomically: uncompressed, plainly encoded pages, synced before the rename.
+
+    Args:
+        path: Where it goes; missing folders are made.
+        table: Its content, written as one row group.
+        statistics: Columns with minimum and maximum in the footer, by which readers skip files. Never images: the
+            footer would hold copies of them.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    pq.write_table(
+        table,
+        temporary,
+        row_group_size=max(len(table), 1),
+        compression="none",
+        use_dictionary=False,
+        write_statistics=statistics or False,  # pyright: ignore[reportArgumentType] - The stub omits lists.
+    )
+    sync_file(temporary)
+    temporary.replace(path)
+
+
+def tasks_table(prompts: list[str]) -> pa.Table:
+    """Returns tasks.parquet: task indices, with the prompts as the pandas index that LeRobot looks for."""
+    columns = [
+        {"name": "task_index", "field_name": "task_index", "pandas_type": "int64", "numpy_type": "int64"},
+        {"name": None, "field_name": "__index_level_0__", "pandas_type": "unicode", "numpy_type": "object"},
+    ]
+    index = {"name": None, "field_name": None, "pandas_type": "unicode", "numpy_type": "object"}
+    pandas = {
+        "index_columns": ["__index_level_0__"],
+        "column_indexes": [{**index, "metadata": {"encoding": "UTF-8"}}],
+        "columns": [{**column, "metadata": None} for column in columns],
+        "creator": {"library": "pyarrow", "version": pa.__version__},
+        "pandas_version": "2.0.0",
+    }
+    schema = pa.schema(
+        [pa.field("task_index", pa.int64()), pa.field("__index_level_0__", pa.string())],
+        {"pandas": json.dumps(pandas)},
+    )
+    return pa.table([pa.array(range(len(prompts)), pa.int64()), pa.array(prompts, pa.string())], schema=schema)
+
+
+def read_tasks(path: Path) -> list[str]:
+    """Returns the prompts of a tasks.parquet, ours or LeRobot's, by task index."""
+    table = pq.read_table(path)
+    prompt_column = next((name for name in ("__index_level_0__", "task") if name in table.column_names), None)
+    if prompt_column is None or "task_index" not in table.column_names:
+        raise DatasetError(f"Expected columns task_index and the task in {path}, got {table.column_names}.")
+    pairs = zip(table["task_index"].to_pylist(), table[prompt_column].to_pylist(), strict=True)
+    prompts = dict(pairs)
+    return [prompts[index] for index in range(len(prompts))]

@@ -1,0 +1,300 @@
+"""Keeps one actor connected to the learner, for ever.
+
+    (sockets made) --Hello--> (waiting) --Welcome--> (connected) --silence--> (sockets made anew)
+                                  ^---error, no session---'  '---SessionFenced---> (fenced: for good)
+
+One thread owns the sockets and speaks for all others.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Mapping
+from concurrent.futures import Future
+from pathlib import Path
+
+from serl_launcher.config.transport import TransportConfig
+from serl_launcher.errors import HiorsError, ProtocolError, Refused, SessionFenced
+from serl_launcher.specs import RobotSpec
+from serl_launcher.transport import messages
+from serl_launcher.transport.delivery import Delivery, EventSource, Syncer
+from serl_launcher.transport.keys import read_actor_keys
+from serl_launcher.transport.messages import (
+    Ack,
+    ActReply,
+    Announcement,
+    ErrorReply,
+    FetchReply,
+    Goodbye,
+    Heartbeat,
+    Hello,
+    Stats,
+    Welcome,
+)
+from serl_launcher.transport.requests import Request, RequestTable
+from serl_launcher.transport.sockets import ActorSockets, Frames, Waker
+
+logger = logging.getLogger(__name__)
+
+_POLL_S = 0.1
+_HELLO_AGAIN_S = 0.2
+_HELLO_AGAIN_MAX_S = 2.0
+_STORAGE_RETRY_S = 1.0
+_REPLIES_AT_ONCE = 256
+_GOODBYE_S = 0.3
+
+
+class Connection:
+    """The session of one actor with the learner."""
+
+    def __init__(
+        self, config: TransportConfig, address: str, *, actor_id: str, spec: RobotSpec, source: EventSource
+    ) -> None:
+        """Prepares the connection; `start` begins it.
+
+        Raises:
+            ConfigError: `keys_dir` is set, but there are no keys for this actor.
+        """
+        self._config = config
+        self._address = address
+        self._actor_id = actor_id
+        self._spec = spec
+        self._source = source
+        self._keys = read_actor_keys(Path(config.keys_dir), actor_id) if config.keys_dir else None
+        self._waker = Waker()
+        self._delivery = Delivery(config, source)
+        self._syncer = Syncer(source, on_synced=self._waker.wake)
+        self._requests = RequestTable()
+        self._stats: dict[str, float | int | str] | None = None
+        self._thread = threading.Thread(target=self._work, name="learner-connection", daemon=True)
+        self._is_closing = False
+        self._delivered = threading.Condition()
+        self._is_welcome = False
+        self._is_fenced = False
+        self._has_moved = False
+        self.announcement: Announcement | None = None
+        self.last_error: HiorsError | None = None
+        self._in_use_since_s = float("inf")
+        self._heard_s = self._said_s = time.monotonic()
+        self._hello_due_s = float("-inf")
+        self._hello_wait_s = _HELLO_AGAIN_S
+
+    def start(self) -> None:
+        """Begins to connect, in the background."""
+        self._source.set_listener(self._syncer.request)
+        self._syncer.start()
+        self._thread.start()
+
+    def close(self) -> None:
+        """Ends the connection; requests under way raise Refused. May be called twice."""
+        if self._is_closing:
+            return
+        self._is_closing = True
+        self._source.set_listener(None)
+        self._waker.wake()
+        if self._thread.ident is not None:
+            self._thread.join()
+            self._syncer.stop()
+        self._requests.fail_all(Refused("The connection to the learner was closed."))
+        self._waker.close()
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the learner has admitted this actor and gave a sign of life lately."""
+        return self._is_welcome and time.monotonic() - self._heard_s < self._config.dead_after_s
+
+    def set_address(self, address: str) -> None:
+        """Goes on with the learner at another address."""
+        self._address = address
+        self._has_moved = True
+        self._waker.wake()
+
+    def send_stats(self, values: Mapping[str, float | int | str]) -> None:
+        """Replaces the figures that are sent next."""
+        self._stats = dict(values)
+        self._waker.wake()
+
+    def wait_until_delivered(self, timeout_s: float) -> bool:
+        """Waits until the learner has committed everything that was recorded; returns whether it has."""
+        with self._delivered:
+            return self._delivered.wait_for(lambda: not self._source.num_pending, timeout_s)
+
+    def ask(self, request: Request) -> Future:
+        """Sends a request when the learner can be reached; the future ends at the latest at its deadline."""
+        future = self._requests.add(request)
+        if self._is_closing:
+            self._requests.fail_all(Refused("The connection to the learner is closed."))
+        elif self._is_fenced and self.last_error is not None:
+            self._requests.fail_all(self.last_error)
+        self._waker.wake()
+        return future
+
+    def _work(self) -> None:
+        while not self._is_closing:
+            try:
+                self._connect()
+            except Exception as exc:  # A mistake of ours must not silence a robot: start over.
+                logger.exception("The connection to the learner failed; starting over.")
+                self.last_error = Refused(f"The connection failed: {exc!r}.")
+                time.sleep(_STORAGE_RETRY_S)
+
+    def _connect(self) -> None:
+        """Makes sockets and uses them until the learner is silent for too long; resolves its name anew each time."""
+        self._has_moved = False
+        self._forget_session()
+        self._heard_s = time.monotonic()
+        with ActorSockets(self._config, self._address, keys=self._keys, waker=self._waker) as sockets:
+            while not self._is_closing and not self._has_moved:
+                sockets.wait(max(0.0, min(_POLL_S, self._requests.seconds_left())))
+                self._receive(sockets)
+                self._requests.expire("the learner is slow." if self.is_connected else "the learner cannot be reached.")
+                self._speak(sockets)
+                if time.monotonic() - self._heard_s > self._config.dead_after_s:
+                    break
+            if self._is_closing and self._is_welcome:
+                self._say_goodbye(sockets)
+        if self._is_welcome and not self._is_closing:
+            logger.warning("The learner is silent; connecting to %s again.", self._address)
+        self._is_welcome = False
+
+    def _say_goodbye(self, sockets: ActorSockets) -> None:
+        """Frees the actor id at once; waits for the answer, because closing drops what is not sent."""
+        deadline_s = time.monotonic() + _GOODBYE_S
+        if not self._send(sockets, Goodbye()):
+            return
+        while time.monotonic() < deadline_s:
+            frames = sockets.receive()
+            if frames is not None and messages.decode_reply(frames[0]) == Heartbeat():
+                return
+            if frames is None:
+                sockets.wait(0.02)
+
+    def _forget_session(self) -> None:
+        self._is_welcome = False
+        self._hello_due_s = float("-inf")
+        self._requests.send_again()
+
+    def _receive(self, sockets: ActorSockets) -> None:
+        for _ in range(_REPLIES_AT_ONCE):
+            frames = sockets.receive()
+            if frames is None:
+                break
+            try:
+                self._handle(frames)
+            except ProtocolError as exc:
+                self._note_error(exc)
+        while (frames := sockets.receive_broadcast()) is not None:
+            try:
+                self.announcement = messages.decode_announcement(frames[0])
+            except ProtocolError as exc:
+                logger.debug("%s", exc)
+
+    def _handle(self, frames: Frames) -> None:
+        reply = messages.decode_reply(frames[0])
+        self._heard_s = time.monotonic()
+        if isinstance(reply, Welcome):
+            self._begin_session(reply)
+        elif isinstance(reply, Ack):
+            self._delivery.acknowledge(reply.last_seq)
+            self._note_delivered()
+        elif isinstance(reply, ActReply | FetchReply):
+            self._requests.answer(reply, frames[1:])
+        elif isinstance(reply, ErrorReply):
+            self._take_error(reply)
+
+    def _begin_session(self, welcome: Welcome) -> None:
+        self._delivery.restart(last_seq=welcome.last_seq, num_credits=welcome.credits)
+        self._is_welcome = True
+        self.last_error = None
+        self._in_use_since_s = float("inf")
+        self._hello_wait_s = _HELLO_AGAIN_S
+        self.announcement = welcome.announcement
+        self._note_delivered()
+
+    def _note_delivered(self) -> None:
+        with self._delivered:
+            self._delivered.notify_all()
+
+    def _take_error(self, reply: ErrorReply) -> None:
+        if reply.kind == messages.NO_SESSION:
+            self._forget_session()
+        elif reply.request_id is not None:
+            self._requests.fail(reply.request_id, messages.error_of(reply))
+        elif reply.kind == messages.STORAGE:
+            self._hello_wait_s = _STORAGE_RETRY_S
+            self._note_error(messages.error_of(reply))
+        elif reply.kind == messages.ID_IN_USE:
+            self._note_id_in_use(messages.error_of(reply))
+        else:
+            self._note_error(messages.error_of(reply))
+
+    def _note_id_in_use(self, error: HiorsError) -> None:
+        """Waits as long as a dead predecessor counts as living before it believes that another actor has the id."""
+        now = time.monotonic()
+        self._in_use_since_s = min(self._in_use_since_s, now)
+        self._wait_with_hello()
+        if now - self._in_use_since_s > 1.5 * self._config.dead_after_s:
+            self._note_error(error)
+
+    def _note_error(self, error: HiorsError) -> None:
+        """Ends the session; another hello is said later, unless a newer session has taken over."""
+        if str(error) != str(self.last_error):
+            logger.warning("The learner refuses: %s", error)
+        self.last_error = error
+        self._is_fenced = isinstance(error, SessionFenced) and self._in_use_since_s == float("inf")
+        self._wait_with_hello()
+        if self._is_fenced:
+            self._requests.fail_all(error)
+
+    def _wait_with_hello(self) -> None:
+        self._is_welcome = False
+        self._hello_due_s = time.monotonic() + self._hello_wait_s
+        self._hello_wait_s = min(2 * self._hello_wait_s, _HELLO_AGAIN_MAX_S)
+        self._requests.send_again()
+
+    def _speak(self, sockets: ActorSockets) -> None:
+        if self._is_fenced:
+            self._heard_s = time.monotonic()
+            return
+        if not self._is_welcome:
+            if time.monotonic() >= self._hello_due_s and self._send(sockets, self._make_hello()):
+                self._hello_due_s = time.monotonic() + self._config.request_timeout_s
+            return
+        self._send_requests(sockets)
+        self._send_events(sockets)
+        if self._stats is not None and self._send(sockets, Stats(self._stats)):
+            self._stats = None
+        if self._delivery.is_overdue:
+            logger.warning("The learner did not acknowledge in time; asking how far it has come.")
+            self._forget_session()
+        if time.monotonic() - self._said_s > self._config.heartbeat_s:
+            self._send(sockets, Heartbeat())
+
+    def _send_requests(self, sockets: ActorSockets) -> None:
+        for request_id, request in self._requests.unsent():
+            left_ms = max(0.0, 1e3 * (request.deadline_s - time.monotonic()))
+            if not self._send(sockets, request.make_header(request_id, left_ms), *request.frames):
+                return
+            request.is_sent = True
+
+    def _send_events(self, sockets: ActorSockets) -> None:
+        while (batch := self._delivery.next_batch(self._syncer.synced_seq)) is not None:
+            if not self._send(sockets, batch.header, *batch.events):
+                return
+            self._delivery.note_sent(batch)
+
+    def _make_hello(self) -> Hello:
+        return Hello(
+            actor_id=self._actor_id,
+            epoch=self._source.epoch,
+            spec_digest=self._spec.digest(),
+            spec=self._spec,
+            spool_id=self._source.spool_id,
+            first_seq=self._source.acknowledged_seq,
+        )
+
+    def _send(self, sockets: ActorSockets, message: messages.Message, *frames: bytes) -> bool:
+        is_sent = sockets.send([messages.encode(message), *frames])
+        if is_sent:
+            self._said_s = time.monotonic()
+        return is_sent
