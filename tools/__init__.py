@@ -1,0 +1,1 @@
+"""Command-line tools. They may import everything; nothing imports them."""

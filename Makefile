@@ -1,0 +1,73 @@
+# One word per job. `make demo` and `make test` need nothing but Python 3.11, git and make.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/uv
+SOURCES := actor learner robot_infra serl_launcher tools tests
+# Extra arguments of `make demo`, e.g. `make demo ARGS="--seed 1 --online-seconds 600"`.
+ARGS ?=
+
+.PHONY: help demo test test-slow test-all check format lock smoke clean-env env env-dev
+
+help:
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+demo: env  ## Learn sim_pnp on this machine, from installation to report.
+	@$(BIN)/python -m tools.demo $(ARGS)
+
+test: env-dev  ## Run the tests (without gpu, robot and slow ones).
+	@$(BIN)/python -m pytest -q $(ARGS)
+
+test-slow: env-dev  ## Run the slow tests: the demo with every process killed once, and more.
+	@$(BIN)/python -m pytest -q -m "slow and not gpu and not robot" $(ARGS)
+
+test-all: env-dev  ## Run every test that needs no robot.
+	@$(BIN)/python -m pytest -q -m "not robot" $(ARGS)
+
+smoke: env  ## Run the demo with every phase cut to seconds.
+	@$(BIN)/python -m tools.demo --quick $(ARGS)
+
+check: env-dev  ## Lint, format, types, import contracts, spelling, shell scripts.
+	$(BIN)/ruff check $(SOURCES)
+	$(BIN)/ruff format --check $(SOURCES)
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports --no-cache
+	$(BIN)/codespell
+	$(BIN)/shellcheck start_sim.sh experiments/*/*.sh tools/*.sh .ci/run
+
+format: env-dev  ## Format the code and fix what can be fixed.
+	$(BIN)/ruff check --fix $(SOURCES)
+	$(BIN)/ruff format $(SOURCES)
+
+lock: env-dev  ## Compile requirements/*.txt anew from pyproject.toml.
+	@tools/compile_locks.sh $(UV)
+
+env: $(VENV)/.installed-learner
+env-dev: $(VENV)/.installed-dev
+
+$(UV): requirements/uv.txt
+	@$(if $(PYTHON),,echo "Python 3.11 is missing. Debian 12: sudo apt-get install python3.11 python3.11-venv"; exit 1;) \
+	"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { \
+	  echo "hiors needs Python 3.11; '$(PYTHON)' is another version. Install it (Debian 12: sudo apt-get install python3.11" \
+	       "python3.11-venv) or name it: make PYTHON=/path/to/python3.11"; exit 1; }; \
+	"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "Python's venv module is incomplete. Install it: sudo apt-get install python3.11-venv"; exit 1; }
+	@"$(PYTHON)" -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --no-deps -r requirements/uv.txt
+	@touch $(UV)
+
+$(VENV)/.installed-%: requirements/%.txt pyproject.toml $(UV)
+	@echo "Installing requirements/$*.txt into $(VENV) ..."
+	@$(UV) pip install --python $(BIN)/python --require-hashes -r requirements/$*.txt
+	@$(UV) pip install --quiet --python $(BIN)/python --no-deps -e .
+	@touch $@
+
+# The development environment contains the learner's.
+$(VENV)/.installed-dev: $(VENV)/.installed-learner
+
+clean-env:  ## Remove the virtual environment (never a run).
+	rm -rf $(VENV)

@@ -1,0 +1,1 @@
+"""The whole main job on one machine: demonstrations, fine-tuning, online rejection sampling, evaluation, report."""
