@@ -1,0 +1,1 @@
+"""Robots and simulators behind one interface, the people beside them, and the safety limits."""

@@ -44,8 +44,7 @@ def decode_image(encoded: bytes | memoryview, shape: tuple[int, int, int]) -> np
     head = bytes(encoded[:4])
     try:
         if head[:2] == JPEG_MAGIC:
-            height, width, _, _ = simplejpeg.decode_jpeg_header(encoded)
-            _check_size((height, width, 3), shape)
+            _check_size(_jpeg_shape(encoded), shape)
             return simplejpeg.decode_jpeg(encoded, colorspace="RGB")
         if head == PNG_MAGIC:
             with Image.open(io.BytesIO(encoded), formats=["PNG"]) as picture:
@@ -64,12 +63,17 @@ def check_image(encoded: bytes | memoryview, shape: tuple[int, int, int]) -> Non
         decode_image(encoded, shape)
         return
     try:
-        height, width, _, _ = simplejpeg.decode_jpeg_header(encoded)
+        got = _jpeg_shape(encoded)
     except ValueError as exc:
         raise ProtocolError(
             f"Expected a JPEG image of shape {shape}, got {len(encoded)} damaged bytes: {exc}."
         ) from exc
-    _check_size((height, width, 3), shape)
+    _check_size(got, shape)
+
+
+def _jpeg_shape(encoded: bytes | memoryview) -> tuple[int, int, int]:
+    height, width, _, _ = simplejpeg.decode_jpeg_header(encoded)
+    return (int(height), int(width), 3)
 
 
 def _check_size(got: tuple[int, int, int], want: tuple[int, int, int]) -> None:

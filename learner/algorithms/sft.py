@@ -30,9 +30,7 @@ class FlowMatching(nn.Module):
 
     def forward(self, inputs: ModelInputs, actions: Tensor, is_pad: Tensor, generator: torch.Generator) -> Tensor:
         """Returns the scalar loss of one micro-batch; actions [B, H, A] in robot units, is_pad bool [B, H]."""
-        error = self.policy.flow_loss(
-            inputs, actions, is_pad, noise_samples=self._noise_samples, generator=generator
-        )
+        error = self.policy.flow_loss(inputs, actions, is_pad, noise_samples=self._noise_samples, generator=generator)
         return flow_matching_loss(error, is_pad)
 
 

@@ -17,6 +17,9 @@ logger = logging.getLogger(__name__)
 
 MicroBatch = TypeVar("MicroBatch")
 
+LR_RATIO = "lr_ratio"
+"""Key of an optimizer's parameter group: its rate relative to the schedule's."""
+
 
 class Optimization:
     """Turns losses into updates of one module."""
@@ -39,7 +42,7 @@ class Optimization:
         rate = learning_rate(self.num_updates, self._config)
         for optimizer in self._optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * group.get(LR_RATIO, 1.0)
             optimizer.zero_grad(set_to_none=True)
         loss = torch.zeros((), device=self._accelerator.device)
         for number, micro_batch in enumerate(micro_batches):
@@ -156,4 +159,5 @@ def build_optimizers(module: nn.Module, config: OptimizerConfig) -> list[torch.o
     muon = torch.optim.Muon(
         matrices, lr=config.lr, weight_decay=config.weight_decay, momentum=0.95, adjust_lr_fn="match_rms_adamw"
     )
+    muon.param_groups[0][LR_RATIO] = config.muon_lr_ratio
     return [adamw, muon]

@@ -8,15 +8,15 @@ import numpy as np
 from robot_infra.interfaces import Transition
 from serl_launcher.config.environment import EnvironmentConfig
 from serl_launcher.errors import ConfigError
-from serl_launcher.specs import CameraSpec, RobotSpec
+from serl_launcher.specs import CameraSpec, ImageEncoding, RobotSpec
 from serl_launcher.types import Observation
 
 
 class GymnasiumRobot:
     """A robot made of a Gymnasium environment; satisfies `robot_infra.interfaces.RobotEnv`.
 
-    The environment's observation is a dictionary of uint8 (height, width, 3) images named by `environment.image_keys`, a
-    float32 vector `state` and a string `prompt`; its actions are a bounded Box.
+    The environment's observation is a dictionary of uint8 (height, width, 3) images named by `environment.image_keys`,
+    a float32 vector `state` and a string `prompt`; its actions are a bounded Box.
     """
 
     def __init__(
@@ -88,12 +88,15 @@ def _spec_of(
         raise ConfigError(f"{config.name}: expected Box actions and Dict observations, got {actions}, {observations}.")
     missing = [name for name in config.image_keys if name not in observations.spaces]
     if missing:
-        raise ConfigError(f"environment.image_keys {missing} are unknown; {config.name} has {list(observations.spaces)}.")
+        raise ConfigError(
+            f"environment.image_keys {missing} are unknown; {config.name} has {list(observations.spaces)}."
+        )
     width, height = config.image_size
+    encoding = _encoding_of(config)
     return RobotSpec(
         name=config.name,
         cameras=tuple(
-            CameraSpec(name=name, height=height, width=width, encoding=config.image_encoding, quality=config.jpeg_quality)  # pyright: ignore[reportArgumentType] - checked by the config
+            CameraSpec(name=name, height=height, width=width, encoding=encoding, quality=config.jpeg_quality)
             for name in config.image_keys
         ),
         state_names=state_names,
@@ -102,3 +105,10 @@ def _spec_of(
         action_high=tuple(float(bound) for bound in actions.high),
         control_hz=config.hz,
     )
+
+
+def _encoding_of(config: EnvironmentConfig) -> ImageEncoding:
+    encoding = config.image_encoding
+    if encoding not in ("jpeg", "png", "raw"):
+        raise ConfigError(f"environment.image_encoding must be 'jpeg', 'png' or 'raw', got {encoding!r}.")
+    return encoding

@@ -29,7 +29,8 @@ class ActorConfig:
     execution_horizon: int = 8
     """Actions of a chunk that are executed before the next is asked for."""
     num_episodes: int = 0
-    """Finished episodes after which the actor ends, earlier starts of the same run included; 0: until the learner says stop."""
+    """Finished episodes after which the actor ends, earlier starts of the same run included;
+    0: until the learner says stop."""
     seed_offset: int = 0
     """Start states are drawn with seeds `seed_offset + episode number`."""
     max_change: list[float] = field(default_factory=list)
@@ -74,5 +75,6 @@ class EvaluationConfig:
     def __post_init__(self) -> None:
         if self.num_episodes < 1 or self.num_lanes < 1:
             raise ConfigError(
-                f"evaluation.num_episodes and num_lanes must be 1 or more, got {self.num_episodes} and {self.num_lanes}."
+                "evaluation.num_episodes and num_lanes must be 1 or more, "
+                f"got {self.num_episodes} and {self.num_lanes}."
             )

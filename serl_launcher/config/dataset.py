@@ -29,5 +29,6 @@ class DatasetConfig:
     min_episode_steps: int = 2
     """Accepted episodes have at least this many steps (a label right after the start is an accident)."""
     noop_threshold: float = 0.0
-    """Steps whose chunk moves no joint by more than this (standard deviation, robot units) are not drawn; 0 keeps all."""
+    """Steps whose chunk moves no joint by more than this (standard deviation, robot units) are not drawn;
+    0 keeps all."""
     weights: SamplingWeights = field(default_factory=SamplingWeights)

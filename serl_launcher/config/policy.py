@@ -52,8 +52,8 @@ class PolicyConfig:
     normalization: str = "zscore"
     """`zscore` (π0) or `quantile` (π0.5)."""
     delta_actions: bool = False
-    """Whether the policy predicts joint actions relative to the state of the chunk's first tick (openpi's DeltaActions);
-    dimensions whose name contains `gripper` stay absolute."""
+    """Whether the policy predicts joint actions relative to the state of the chunk's first tick (openpi's
+    DeltaActions); dimensions whose name contains `gripper` stay absolute."""
     tokenizer_path: str | None = None
     """SentencePiece model; None takes the one beside the checkpoint."""
 

@@ -10,8 +10,11 @@ class OptimizerConfig:
     """Warm-up and decay have openpi's and LeRobot's shape."""
 
     name: str = "adamw"
-    """`adamw`, or `muon` for the matrices inside layers and AdamW for the rest (needs few updates for small policies)."""
+    """`adamw`, or `muon` for the matrices inside layers and AdamW for the rest (needs few updates for small
+    policies)."""
     lr: float = 2.5e-5
+    muon_lr_ratio: float = 1.0
+    """Learning rate of Muon's matrices relative to `lr`."""
     betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
     eps: float = 1e-8
     weight_decay: float = 1e-10

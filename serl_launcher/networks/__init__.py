@@ -1,0 +1,1 @@
+"""Neural networks with the parameter names of the published checkpoints."""

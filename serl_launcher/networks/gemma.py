@@ -1,8 +1,8 @@
 """One Gemma stream (arXiv:2403.08295) with the parameter names of the published π0 checkpoints.
 
-A stream is run over its own tokens and may attend to keys and values that another stream made. In π0 the prefix (images and
-text) never sees the suffix, so the two streams of the mixture can be run one after the other with the same result as the joint
-attention of the paper.
+A stream is run over its own tokens and may attend to keys and values that another stream made. In π0 the prefix (images
+and text) never sees the suffix, so the two streams of the mixture can be run one after the other with the same result
+as the joint attention of the paper.
 
 Legend: B batch, T tokens, P earlier tokens, D width, K key-value heads, N heads, h head width.
 """
@@ -127,14 +127,17 @@ class GemmaModel(nn.Module):
 
     def prefill(
         self, x_BTD: Float[Tensor, "B T D"], positions: Int[Tensor, "B T"], mask: Bool[Tensor, "B 1 T T"]
-    ) -> list[KeyValue]:
-        """Returns every layer's keys and values. The last layer's output is never used, so it is not computed."""
+    ) -> tuple[list[KeyValue], Float[Tensor, "B T D"]]:
+        """Returns every layer's keys and values, and the tokens that enter the last layer.
+
+        Nobody attends to the last layer's output, so it is not computed.
+        """
         rope = rope_table(positions, self.config.head_dim, x_BTD.dtype)
         cache = []
         for number, layer in enumerate(self.layers, start=1):
             x_BTD, own = layer(x_BTD, rope, mask=mask, keys_only=number == len(self.layers))
             cache.append(own)
-        return cache
+        return cache, x_BTD
 
     def forward(
         self,

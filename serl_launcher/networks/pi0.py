@@ -1,10 +1,10 @@
 """π0 (arXiv:2410.24164): a vision-language prefix and an action expert that denoises a chunk of actions.
 
-Noise convention of openpi: t = 1 is pure noise, t = 0 is data; x_t = t * noise + (1 - t) * actions; the network predicts
-u = noise - actions; sampling integrates from 1 down to 0.
+Noise convention of openpi: t = 1 is pure noise, t = 0 is data; x_t = t * noise + (1 - t) * actions; the network
+predicts u = noise - actions; sampling integrates from 1 down to 0.
 
-Legend: B batch, C cameras, L prompt tokens, P prefix tokens, H chunk horizon, A action width, S state width, G draws of noise
-per observation, D width.
+Legend: B batch, C cameras, L prompt tokens, P prefix tokens, H chunk horizon, A action width, S state width, G draws of
+noise per observation, D width.
 """
 
 import math
@@ -113,11 +113,15 @@ class Pi0(nn.Module):
             for module in model.modules():
                 if isinstance(module, nn.Linear):
                     nn.init.normal_(module.weight, std=module.in_features**-0.5)
-        nn.init.normal_(backbone.language_model.embed_tokens.weight, std=self.config.language.width**-0.5)
+        nn.init.normal_(backbone.language_model.embed_tokens.weight, std=0.25)
         initialize_vision_(backbone.vision_tower.vision_model)
 
     def encode(self, inputs: ModelInputs) -> Prefix:
         """Runs vision and language once; bidirectional among valid tokens."""
+        return self.encode_with_features(inputs)[0]
+
+    def encode_with_features(self, inputs: ModelInputs) -> tuple[Prefix, Float[Tensor, "B D"]]:
+        """Returns the prefix, and its last prompt token before the last layer: a summary of what was seen and asked."""
         backbone = self.paligemma_with_expert.paligemma.model
         image_tokens = backbone.vision_tower.vision_model(inputs.images.flatten(0, 1))
         image_tokens = backbone.multi_modal_projector.linear(image_tokens)
@@ -127,7 +131,9 @@ class Pi0(nn.Module):
         x_BPD = torch.cat([image_tokens, text_tokens.to(image_tokens.dtype)], dim=1)
         valid = torch.cat([inputs.image_valid.repeat_interleave(per_camera, 1), inputs.token_valid], dim=1)
         mask = (valid[:, None, :, None] & valid[:, None, None, :]) | _diagonal(valid)
-        return Prefix(backbone.language_model.prefill(x_BPD, valid.cumsum(1) - 1, mask), valid)
+        cache, tokens = backbone.language_model.prefill(x_BPD, valid.cumsum(1) - 1, mask)
+        last = image_tokens.shape[1] + inputs.token_valid.sum(1) - 1
+        return Prefix(cache, valid), tokens[torch.arange(len(tokens), device=tokens.device), last]
 
     def velocity(
         self,
@@ -156,13 +162,24 @@ class Pi0(nn.Module):
         time: Float[Tensor, "B G"],
     ) -> Float[Tensor, "B G H A"]:
         """Returns the squared flow-matching error (arXiv:2210.02747) of every draw; they share one prefix."""
+        return self.flow_error_from(self.encode(inputs), inputs.state, actions, noise=noise, time=time)
+
+    def flow_error_from(
+        self,
+        prefix: Prefix,
+        state: Float[Tensor, "B S"],
+        actions: Float[Tensor, "B H A"],
+        *,
+        noise: Float[Tensor, "B G H A"],
+        time: Float[Tensor, "B G"],
+    ) -> Float[Tensor, "B G H A"]:
+        """Returns the same for a prefix that is computed already."""
         num_draws = noise.shape[1]
         t = time[..., None, None]
         x_t = t * noise + (1 - t) * actions[:, None]
         target = noise - actions[:, None]
-        state = inputs.state.repeat_interleave(num_draws, 0)
-        prefix = self.encode(inputs).repeat(num_draws)
-        predicted = self.velocity(prefix, state, x_t.flatten(0, 1), time.flatten())
+        repeated = prefix.repeat(num_draws)
+        predicted = self.velocity(repeated, state.repeat_interleave(num_draws, 0), x_t.flatten(0, 1), time.flatten())
         return (predicted.unflatten(0, (-1, num_draws)) - target).square()
 
     def sample(

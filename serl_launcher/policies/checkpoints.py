@@ -30,7 +30,8 @@ def build_policy(config: PolicyConfig, spec: RobotSpec) -> Pi0Policy:
     """Returns a freshly drawn policy; `policy.tokenizer_path` must name a SentencePiece model."""
     if config.tokenizer_path is None:
         raise CheckpointError(
-            "A policy from nothing needs a tokenizer: set policy.tokenizer_path, or checkpoint_path to start from weights."
+            "A policy from nothing needs a tokenizer: set policy.tokenizer_path, "
+            "or checkpoint_path to start from weights."
         )
     policy = Pi0Policy(config, spec, PromptTokenizer.from_file(Path(config.tokenizer_path), config.max_token_len))
     policy.network.initialize_()

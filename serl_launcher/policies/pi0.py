@@ -18,16 +18,16 @@ from serl_launcher.specs import RobotSpec
 class Pi0Policy(nn.Module):
     """π0 for one robot.
 
-    It owns the tokenizer, the normalisation statistics and, with `delta_actions`, the change between absolute joint targets
-    (robot) and targets relative to the chunk's first state (network).
+    It owns the tokenizer, the normalisation statistics and, with `delta_actions`, the change between absolute joint
+    targets (robot) and targets relative to the chunk's first state (network).
     """
 
     def __init__(self, config: PolicyConfig, spec: RobotSpec, tokenizer: PromptTokenizer) -> None:
         super().__init__()
         if spec.state_dim > config.max_state_dim or spec.action_dim > config.max_action_dim:
             raise ConfigError(
-                f"Robot {spec.name!r} has {spec.state_dim} state and {spec.action_dim} action dimensions; the policy takes "
-                f"{config.max_state_dim} and {config.max_action_dim}. Choose a larger policy."
+                f"Robot {spec.name!r} has {spec.state_dim} state and {spec.action_dim} action dimensions; "
+                f"the policy takes {config.max_state_dim} and {config.max_action_dim}. Choose a larger policy."
             )
         if tokenizer.vocab_size > config.vocab_size:
             raise ConfigError(
@@ -162,7 +162,8 @@ class Pi0Policy(nn.Module):
         if key not in self._normalizers:
             if key not in self.norm_stats:
                 raise PolicyError(
-                    "The policy has no normalisation statistics. Train it first, or start from a checkpoint with norm_stats.json."
+                    "The policy has no normalisation statistics. "
+                    "Train it first, or start from a checkpoint with norm_stats.json."
                 )
             self._normalizers[key] = Normalizer(self.norm_stats[key], self.config.normalization, self.device)
         return self._normalizers[key]

@@ -21,14 +21,15 @@ JOINT_NAMES = tuple(
 class SimPnp(gymnasium.Env[dict[str, Any], np.ndarray]):
     """Pick the named object up and put it on the named place.
 
-    Observation: `cam_high`, `cam_left_wrist`, `cam_right_wrist` uint8 (height, width, 3); `state` float32 [14], the measured
-    joints in radians and grippers in [0, 1], as in `JOINT_NAMES`; `prompt`, the instruction.
+    Observation: `cam_high`, `cam_left_wrist`, `cam_right_wrist` uint8 (height, width, 3); `state` float32 [14], the
+    measured joints in radians and grippers in [0, 1], as in `JOINT_NAMES`; `prompt`, the instruction.
     Action: float32 [14], joint targets in radians and gripper openings. Joints and grippers have a speed limit.
-    Reward: 1 at the tick at which the named object rests on the named place, which terminates; an object on a place where
-    it does not belong terminates with 0. `info["success"]` repeats it.
+    Reward: 1 at the tick at which the named object rests on the named place, which terminates; an object on a place
+    where it does not belong terminates with 0. `info["success"]` repeats it.
     """
 
     metadata = {"render_modes": ["rgb_array"], "render_fps": 10}  # noqa: RUF012 - Gymnasium's own convention
+    action_space: spaces.Box
 
     def __init__(
         self,
@@ -59,7 +60,9 @@ class SimPnp(gymnasium.Env[dict[str, Any], np.ndarray]):
         """Seed for whoever takes part in the episode, e.g. the person."""
         self.num_ticks = 0
 
-    def reset(self, *, seed: int | None = None, options: dict[str, Any] | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
+    def reset(
+        self, *, seed: int | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Draws a scene from the seed; equal seeds give equal episodes under equal actions."""
         super().reset(seed=seed)
         self.world = World(scene=draw_scene(self.catalogue, self.np_random), rng=self.np_random)

@@ -1,7 +1,7 @@
 """Kinematics of one arm of `sim_pnp`: six joints, a gripper that the person keeps pointing down.
 
-Joints, in radians: 0 base yaw (0 looks along +y), 1 shoulder pitch, 2 elbow pitch, 3 wrist pitch, 4 wrist yaw, 5 wrist roll.
-Pitches add up along the chain; 0 is horizontal, positive is up. The tip is the point between the fingers.
+Joints, in radians: 0 base yaw (0 looks along +y), 1 shoulder pitch, 2 elbow pitch, 3 wrist pitch, 4 wrist yaw,
+5 wrist roll. Pitches add up along the chain; 0 is horizontal, positive is up. The tip is the point between the fingers.
 Frames: x right, y away from the bases, z up, in metres, origin on the table between the bases.
 """
 
@@ -25,7 +25,7 @@ def chain_points(joints: np.ndarray, base: np.ndarray) -> np.ndarray:
     heights = SHOULDER_HEIGHT_M + np.cumsum(np.array([UPPER_ARM_M, FOREARM_M, HAND_M]) * np.sin(pitches))
     outward, sideways = planar_axes(joints[0])
     points = np.empty((4, 3))
-    points[0] = base + (0.0, 0.0, SHOULDER_HEIGHT_M)
+    points[0] = base + np.array([0.0, 0.0, SHOULDER_HEIGHT_M])
     points[1:, :2] = base[:2] + radii[:, None] * outward
     points[1:, 2] = heights
     points[3, :2] += HAND_M * np.sin(joints[5]) * sideways

@@ -61,8 +61,11 @@ class Driver:
             goal = _free_spot(world, thing)
             return self._towards(tip, goal, OBJECT_SIZE_M / 2 + 0.004, opening_when_there=1.0, opening_on_the_way=0.0)
         if world.openings[arm] < OPEN_ENOUGH:
-            return tip + (0.0, 0.0, STEP_M * self.speed if tip[2] < HOVER_M else 0.0), 1.0
-        return self._towards(tip, world.objects[0, :2], OBJECT_SIZE_M / 2, opening_when_there=0.0, opening_on_the_way=1.0)
+            rise = np.array([0.0, 0.0, STEP_M * self.speed if tip[2] < HOVER_M else 0.0])
+            return tip + rise, 1.0
+        return self._towards(
+            tip, world.objects[0, :2], OBJECT_SIZE_M / 2, opening_when_there=0.0, opening_on_the_way=1.0
+        )
 
     def _towards(
         self, tip: np.ndarray, goal: np.ndarray, height: float, *, opening_when_there: float, opening_on_the_way: float

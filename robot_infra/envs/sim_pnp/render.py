@@ -1,4 +1,7 @@
-"""Cameras of `sim_pnp`, drawn in software: points are projected by a pinhole, shapes filled at twice the size, then reduced."""
+"""Cameras of `sim_pnp`, drawn in software.
+
+Points are projected by a pinhole; shapes are filled at twice the size, then reduced.
+"""
 
 from dataclasses import dataclass
 
@@ -47,7 +50,7 @@ class Camera:
         return cls(position, np.stack([right, np.cross(right, forward), forward]), field_of_view_rad)
 
     def project(self, points: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-        """Returns pixel x, pixel y and depth in metres, [N, 3], for world points [N, 3] in an image of (width, height)."""
+        """Returns pixel x, y and depth in metres, [N, 3], of world points [N, 3] in an image of (width, height)."""
         local = (points - self.position) @ self.axes.T
         depth = np.maximum(local[:, 2], 1e-6)
         focal = 0.5 * min(size) / np.tan(self.field_of_view_rad / 2)

@@ -1,4 +1,7 @@
-"""What lies on the table: objects, places, prompts. The evaluated task and the play on other things share none of them."""
+"""What lies on the table: objects, places, prompts.
+
+The evaluated task and the play on other things share none of them.
+"""
 
 from dataclasses import dataclass
 
@@ -54,8 +57,11 @@ PLAY = Catalogue(
         Thing("teal tray", "tray", (20, 110, 115)),
         Thing("grey dish", "plate", (130, 130, 135)),
     ),
-    sentences=("move the {object} to the {place}", "bring the {object} over to the {place}",
-               "the {object} goes onto the {place}"),
+    sentences=(
+        "move the {object} to the {place}",
+        "bring the {object} over to the {place}",
+        "the {object} goes onto the {place}",
+    ),
     varied_start=True,
 )
 """Scripted play for the base checkpoint: no object, place, colour word or sentence of the task."""
@@ -120,5 +126,7 @@ def _draw_start(target: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarra
     if kind < 0.6:
         near = target + rng.normal(0, 0.05, 2)
         return np.array([*near, rng.uniform(0.02, 0.14)]), False
-    somewhere = np.array([np.sign(target[0]) * rng.uniform(-0.12, 0.28), rng.uniform(0.12, 0.37), rng.uniform(0.04, 0.14)])
+    somewhere = np.array(
+        [np.sign(target[0]) * rng.uniform(-0.12, 0.28), rng.uniform(0.12, 0.37), rng.uniform(0.04, 0.14)]
+    )
     return somewhere, kind > 0.75

@@ -68,13 +68,13 @@ def test_different_seeds_draw_different_scenes_and_all_four_prompts(env):
     }
 
 
-@given(
-    x=st.floats(-0.15, 0.15), y=st.floats(0.12, 0.34), z=st.floats(0.01, 0.15), arm=st.integers(0, 1)
-)
+@given(x=st.floats(-0.15, 0.15), y=st.floats(0.12, 0.34), z=st.floats(0.01, 0.15), arm=st.integers(0, 1))
 def test_inverse_kinematics_reaches_the_point_it_was_asked_for(x, y, z, arm):
     base = kinematics.BASES[arm]
-    wanted = base + (x, y, z)
-    np.testing.assert_allclose(kinematics.tip_position(kinematics.joints_for_tip(wanted, base), base), wanted, atol=1e-6)
+    wanted = base + np.array([x, y, z])
+    np.testing.assert_allclose(
+        kinematics.tip_position(kinematics.joints_for_tip(wanted, base), base), wanted, atol=1e-6
+    )
 
 
 def test_the_person_solves_every_start_state(env):
@@ -132,7 +132,8 @@ def test_fingers_that_close_beside_the_object_miss_and_push_it():
     world = env.world
     arm = 0 if world.objects[0, 0] < 0 else 1
     before = world.objects[0].copy()
-    world.joints[arm] = kinematics.joints_for_tip(before + (0.03, 0.0, 0.0), kinematics.BASES[arm])
+    beside = before + np.array([0.03, 0.0, 0.0])
+    world.joints[arm] = kinematics.joints_for_tip(beside, kinematics.BASES[arm])
     action = world.state().reshape(2, 7)
     action[arm, 6] = 0.0
     env.step(action.reshape(-1))

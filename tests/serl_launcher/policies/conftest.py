@@ -19,8 +19,17 @@ SENTENCES = ["put the red cube on the green plate", "put the blue cube on the wh
 def fixture_tokenizer():
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(SENTENCES * 5), model_writer=model, vocab_size=60, model_type="bpe", pad_id=0, eos_id=1,
-        bos_id=2, unk_id=3, user_defined_symbols=["\n"], minloglevel=2, hard_vocab_limit=False,
+        sentence_iterator=iter(SENTENCES * 5),
+        model_writer=model,
+        vocab_size=60,
+        model_type="bpe",
+        pad_id=0,
+        eos_id=1,
+        bos_id=2,
+        unk_id=3,
+        user_defined_symbols=["\n"],
+        minloglevel=2,
+        hard_vocab_limit=False,
     )
     return PromptTokenizer(model.getvalue(), 24)
 
@@ -44,7 +53,13 @@ def fixture_config():
     gemma = GemmaConfig(width=32, depth=2, mlp_dim=48, num_heads=2, num_kv_heads=1, head_dim=16)
     return PolicyConfig(
         vision=VisionConfig(image_size=16, patch_size=8, width=32, depth=1, mlp_dim=48, num_heads=2),
-        language=gemma, expert=gemma, vocab_size=64, max_token_len=24, horizon=6, max_state_dim=5, max_action_dim=4,
+        language=gemma,
+        expert=gemma,
+        vocab_size=64,
+        max_token_len=24,
+        horizon=6,
+        max_state_dim=5,
+        max_action_dim=4,
         num_steps=4,
     )
 

@@ -10,7 +10,7 @@ from serl_launcher.errors import CheckpointError, ConfigError, PolicyError
 from serl_launcher.networks.gemma import rope_table, rotate
 from serl_launcher.networks.pi0 import sample_flow_time, time_embedding
 from serl_launcher.policies import Pi0Policy, load_policy, policy_hash, save_policy
-from serl_launcher.policies.normalization import NormStats, Normalizer
+from serl_launcher.policies.normalization import Normalizer, NormStats
 from serl_launcher.policies.pi0 import resize_with_pad
 from tests.serl_launcher.policies.conftest import make_policy
 
@@ -52,14 +52,27 @@ def naive_velocity(policy, inputs, x_t, time):
     backbone = network.paligemma_with_expert.paligemma.model
     expert = network.paligemma_with_expert.gemma_expert.model
     batch = len(x_t)
-    images = torch.cat([backbone.multi_modal_projector.linear(backbone.vision_tower.vision_model(inputs.images[:, camera]))
-                        for camera in range(inputs.images.shape[1])], dim=1)
+    images = torch.cat(
+        [
+            backbone.multi_modal_projector.linear(backbone.vision_tower.vision_model(inputs.images[:, camera]))
+            for camera in range(inputs.images.shape[1])
+        ],
+        dim=1,
+    )
     text = backbone.language_model.embed_tokens(inputs.tokens) * policy.config.language.width**0.5
-    streams = [torch.cat([images, text], 1),
-               torch.cat([network.state_proj(inputs.state)[:, None], network._embed_actions(x_t, time)], 1)]
+    streams = [
+        torch.cat([images, text], 1),
+        torch.cat([network.state_proj(inputs.state)[:, None], network._embed_actions(x_t, time)], 1),
+    ]
     num_prefix, num_suffix = streams[0].shape[1], streams[1].shape[1]
-    valid = torch.cat([torch.ones(batch, images.shape[1], dtype=torch.bool), inputs.token_valid,
-                       torch.ones(batch, num_suffix, dtype=torch.bool)], 1)
+    valid = torch.cat(
+        [
+            torch.ones(batch, images.shape[1], dtype=torch.bool),
+            inputs.token_valid,
+            torch.ones(batch, num_suffix, dtype=torch.bool),
+        ],
+        1,
+    )
     autoregressive = torch.tensor([0] * num_prefix + [1, 1] + [0] * (num_suffix - 2)).cumsum(0)
     allowed = (autoregressive[None, :] <= autoregressive[:, None])[None] & valid[:, None, :]
     rope = rope_table(valid.cumsum(1) - 1, policy.config.language.head_dim, torch.float32)
@@ -68,7 +81,9 @@ def naive_velocity(policy, inputs, x_t, time):
         for layer, x in zip(layers, streams, strict=True):
             normed = layer.input_layernorm(x)
             attention = layer.self_attn
-            projected.append([attention._split(p(normed)) for p in (attention.q_proj, attention.k_proj, attention.v_proj)])
+            projected.append(
+                [attention._split(p(normed)) for p in (attention.q_proj, attention.k_proj, attention.v_proj)]
+            )
         query, key, value = (torch.cat([p[i] for p in projected], 2) for i in range(3))
         scores = rotate(query, rope) @ rotate(key, rope).transpose(2, 3) / policy.config.language.head_dim**0.5
         weights = scores.masked_fill(~allowed[:, None], -2.3819763e38).softmax(-1)
@@ -85,7 +100,9 @@ def test_two_passes_equal_the_joint_attention_of_the_paper(policy, batch):
     network = policy.network
     torch.testing.assert_close(
         network.velocity(network.encode(inputs), inputs.state, x_t, time),
-        naive_velocity(policy, inputs, x_t, time), rtol=1e-5, atol=1e-5,
+        naive_velocity(policy, inputs, x_t, time),
+        rtol=1e-5,
+        atol=1e-5,
     )
 
 
@@ -114,8 +131,10 @@ def test_an_absent_camera_has_no_influence(policy, batch):
     noise = torch.randn(4, 1, 6, 4)
     changed = inputs.images.clone()
     changed[:, 1] = 0.7
-    samples = [policy.network.sample(dataclasses.replace(inputs, images=images, image_valid=valid), noise)
-               for images in (inputs.images, changed)]
+    samples = [
+        policy.network.sample(dataclasses.replace(inputs, images=images, image_valid=valid), noise)
+        for images in (inputs.images, changed)
+    ]
     torch.testing.assert_close(*samples)
 
 

@@ -1,0 +1,1 @@
+"""Makes the base checkpoint of the demo."""
