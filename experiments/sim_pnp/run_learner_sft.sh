@@ -10,4 +10,5 @@ exec "$python" -m learner \
     task=sim_pnp \
     policy=pi0_tiny \
     unique_identifier=offline_sft \
+    training.num_threads=2 \
     "$@"

@@ -120,8 +120,8 @@ class Pi0(nn.Module):
         """Runs vision and language once; bidirectional among valid tokens."""
         return self.encode_with_features(inputs)[0]
 
-    def encode_with_features(self, inputs: ModelInputs) -> tuple[Prefix, Float[Tensor, "B D"]]:
-        """Returns the prefix, and its last prompt token before the last layer: a summary of what was seen and asked."""
+    def encode_with_features(self, inputs: ModelInputs) -> tuple[Prefix, Float[Tensor, "B P D"]]:
+        """Returns the prefix, and its tokens as they enter the last layer: first every camera's, then the prompt's."""
         backbone = self.paligemma_with_expert.paligemma.model
         image_tokens = backbone.vision_tower.vision_model(inputs.images.flatten(0, 1))
         image_tokens = backbone.multi_modal_projector.linear(image_tokens)
@@ -132,8 +132,7 @@ class Pi0(nn.Module):
         valid = torch.cat([inputs.image_valid.repeat_interleave(per_camera, 1), inputs.token_valid], dim=1)
         mask = (valid[:, None, :, None] & valid[:, None, None, :]) | _diagonal(valid)
         cache, tokens = backbone.language_model.prefill(x_BPD, valid.cumsum(1) - 1, mask)
-        last = image_tokens.shape[1] + inputs.token_valid.sum(1) - 1
-        return Prefix(cache, valid), tokens[torch.arange(len(tokens), device=tokens.device), last]
+        return Prefix(cache, valid), tokens
 
     def velocity(
         self,

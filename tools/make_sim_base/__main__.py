@@ -27,9 +27,9 @@ def main() -> None:
     """Records play, teaches both lessons, writes the checkpoint in bfloat16."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="directory of the new checkpoint")
-    parser.add_argument("--episodes", type=int, default=6000)
-    parser.add_argument("--pointing-updates", type=int, default=1800)
-    parser.add_argument("--updates", type=int, default=4000)
+    parser.add_argument("--episodes", type=int, default=4000)
+    parser.add_argument("--pointing-updates", type=int, default=1000)
+    parser.add_argument("--updates", type=int, default=2500)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--lr", type=float, default=3e-3)
     parser.add_argument("--seed", type=int, default=0)
@@ -46,9 +46,11 @@ def main() -> None:
     sampler = PlaySampler(episodes, spec, run.policy.horizon, arguments.seed)
     policy.set_norm_stats(sampler.statistics(policy.delta_mask))
     lessons = Lessons(policy, arguments.seed)
-    schedule = {"batch_size": arguments.batch_size, "peak_lr": arguments.lr}
-    learn(lessons, lessons.pointing_loss, sampler, num_updates=arguments.pointing_updates, **schedule)
-    learn(lessons, lessons.acting_loss, sampler, num_updates=arguments.updates, **schedule)
+    size, lr = arguments.batch_size, arguments.lr
+    learn(
+        lessons, lessons.pointing_loss, lambda: sampler.draw_pairs(size), num_updates=arguments.pointing_updates, peak_lr=lr
+    )
+    learn(lessons, lessons.acting_loss, lambda: sampler.draw(size), num_updates=arguments.updates, peak_lr=lr)
     save_policy(policy, arguments.output, dtype=torch.bfloat16)
     logger.info("Wrote %s.", arguments.output)
 

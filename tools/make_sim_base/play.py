@@ -12,7 +12,7 @@ from robot_infra.envs.gymnasium_env import GymnasiumRobot
 from robot_infra.envs.sim_pnp import kinematics
 from robot_infra.envs.sim_pnp.env import SimPnp
 from robot_infra.envs.sim_pnp.render import HIGH_CAMERA, wrist_camera
-from robot_infra.envs.sim_pnp.scenes import PLAY, TASK
+from robot_infra.envs.sim_pnp.scenes import PLAY, TASK, Scene
 from robot_infra.envs.sim_pnp.world import NUM_ARMS, World
 from serl_launcher import config as configuration
 from serl_launcher.config.actor import InterventionConfig
@@ -23,8 +23,6 @@ from serl_launcher.specs import RobotSpec
 
 MIN_STD = 0.01
 """Joints that play never moves would otherwise be scaled by 1 / 0."""
-VISIBLE = 1.15
-"""Points this far from the centre (1 is the border) still count as visible."""
 
 
 @dataclass(slots=True)
@@ -37,8 +35,9 @@ class Play:
     actions: np.ndarray
     """float32 [T, A]."""
     points: np.ndarray
-    """float32 [T, C, 2, 3]: of object and place in each picture, x and y in [-1, 1], then 1 where visible."""
-    prompt: str
+    """float32 [T, C, 4, 3]: of both objects and both places in each picture, x and y in [-1, 1], then 1 if visible."""
+    prompts: tuple[str, str]
+    """What is asked for, and the sentence that names the other object and the other place."""
 
 
 @dataclass(slots=True)
@@ -51,6 +50,7 @@ class PlayBatch:
     actions: np.ndarray
     is_pad: np.ndarray
     points: np.ndarray
+    """float32 [B, C, 2, 3]: of the object and the place that the prompt names."""
 
 
 def train_tokenizer() -> bytes:
@@ -113,21 +113,30 @@ def _record(first_seed: int, count: int) -> list[Play]:
             observation, success = transition.observation, transition.success
             is_over = transition.terminated or transition.truncated
         if success:
-            play = Play(images, np.stack(states), np.stack(actions), np.stack(points), observation.prompt)
-            episodes.append(play)
+            prompts = (observation.prompt, other_prompt(simulator.world.scene))
+            episodes.append(Play(images, np.stack(states), np.stack(actions), np.stack(points), prompts))
     return episodes
 
 
+def other_prompt(scene: Scene) -> str:
+    """Returns the prompt with the other object and the other place."""
+    prompt = scene.prompt
+    for first, second in (scene.objects, scene.places):
+        prompt = prompt.replace(first.name, second.name)
+    return prompt
+
+
 def points_in_pictures(world: World) -> np.ndarray:
-    """Returns where each camera sees the named object and place, float32 [C, 2, 3]: x, y in [-1, 1], visible."""
+    """Returns where each camera sees both objects and both places, float32 [C, 4, 3]: x, y in [-1, 1], visible."""
     cameras = [HIGH_CAMERA, *(wrist_camera(world.joints[arm], kinematics.BASES[arm]) for arm in range(NUM_ARMS))]
-    things = np.stack([world.objects[0], np.append(world.scene.place_positions[0], 0.0)])
-    result = np.zeros((len(cameras), 2, 3), np.float32)
+    on_table = np.concatenate([world.scene.place_positions, np.zeros((2, 1))], axis=1)
+    things = np.concatenate([world.objects, on_table])
+    result = np.zeros((len(cameras), len(things), 3), np.float32)
     for number, camera in enumerate(cameras):
         projected = camera.project(things, (2, 2))
         position = projected[:, :2] - 1.0
         result[number, :, :2] = np.clip(position, -1.5, 1.5)
-        result[number, :, 2] = (projected[:, 2] > 0.02) & (np.abs(position) < VISIBLE).all(axis=1)
+        result[number, :, 2] = (projected[:, 2] > 0.02) & (np.abs(position) < 1.0).all(axis=1)
     return result
 
 
@@ -156,19 +165,29 @@ class PlaySampler:
         }
 
     def draw(self, batch_size: int) -> PlayBatch:
-        """Returns one batch."""
-        drawn = [self._ticks[i] for i in self._rng.integers(len(self._ticks), size=batch_size)]
-        plays, ticks = [self._episodes[number] for number, _ in drawn], np.array([tick for _, tick in drawn])
+        """Returns one batch; the policy is asked for what the person did."""
+        return self._batch(self._rng.integers(len(self._ticks), size=batch_size), np.zeros(batch_size, int))
+
+    def draw_pairs(self, batch_size: int) -> PlayBatch:
+        """Returns observations in pairs: as they were, and asked for the other object and place (without actions)."""
+        ticks = self._rng.integers(len(self._ticks), size=batch_size // 2)
+        return self._batch(np.repeat(ticks, 2), np.tile([0, 1], batch_size // 2))
+
+    def _batch(self, chosen: np.ndarray, asked: np.ndarray) -> PlayBatch:
+        plays = [self._episodes[self._ticks[i][0]] for i in chosen]
+        ticks = np.array([self._ticks[i][1] for i in chosen])
         ahead = ticks[:, None] + np.arange(self._horizon)
         lengths = np.array([len(play.state) for play in plays])[:, None]
         rows = np.minimum(ahead, lengths - 1)
+        points = np.stack([play.points[tick] for play, tick in zip(plays, ticks, strict=True)])
+        samples = np.arange(len(chosen))
         return PlayBatch(
             images=np.stack([self._decoded(play.images[tick]) for play, tick in zip(plays, ticks, strict=True)]),
             state=np.stack([play.state[tick] for play, tick in zip(plays, ticks, strict=True)]),
-            prompts=[play.prompt for play in plays],
+            prompts=[play.prompts[which] for play, which in zip(plays, asked, strict=True)],
             actions=np.stack([play.actions[row] for play, row in zip(plays, rows, strict=True)]),
             is_pad=ahead >= lengths,
-            points=np.stack([play.points[tick] for play, tick in zip(plays, ticks, strict=True)]),
+            points=np.stack([points[samples, :, asked], points[samples, :, 2 + asked]], axis=2),
         )
 
     def _decoded(self, images: list[bytes]) -> np.ndarray:

@@ -30,7 +30,8 @@ STEP_M = 0.024
 UNSTEADINESS_M = 0.003
 """Standard deviation of a person's hand while it travels."""
 STEADY_BELOW_M = 0.05
-FUNNEL_START_M = 0.008
+CLOSE_ENOUGH_M = 0.010
+FUNNEL_START_M = 0.010
 FUNNEL_END_M = 0.055
 """Between these horizontal distances the hand comes down towards its goal."""
 
@@ -78,7 +79,7 @@ class Driver:
             offset[:2] *= 0.3
         length = float(np.linalg.norm(offset))
         step = STEP_M * self.speed
-        there = distance < 0.006 and abs(tip[2] - height) < 0.008
+        there = distance < CLOSE_ENOUGH_M and abs(tip[2] - height) < CLOSE_ENOUGH_M
         next_tip = wanted if length <= step else tip + offset * (step / length)
         return (tip if there else next_tip), (opening_when_there if there else opening_on_the_way)
 

@@ -4,6 +4,7 @@ The evaluated task and the play on other things share none of them.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -83,6 +84,8 @@ class Scene:
     start_tip: np.ndarray | None = None
     """[3] in metres: where the hand on the object's side starts; None is home."""
     starts_holding: bool = False
+    starts_closed: bool = False
+    """Whether that hand starts with its fingers closed on nothing, as after a miss."""
 
 
 def draw_scene(catalogue: Catalogue, rng: np.random.Generator) -> Scene:
@@ -92,7 +95,7 @@ def draw_scene(catalogue: Catalogue, rng: np.random.Generator) -> Scene:
     sentence = catalogue.sentences[rng.integers(len(catalogue.sentences))]
     shade = rng.uniform(-10, 10, 3)
     positions = _draw_object_positions(rng)
-    start_tip, starts_holding = _draw_start(positions[0], rng) if catalogue.varied_start else (None, False)
+    start = _draw_start(positions[0], rng) if catalogue.varied_start else {}
     return Scene(
         objects=(objects[0], objects[1]),
         places=(places[0], places[1]),
@@ -100,8 +103,7 @@ def draw_scene(catalogue: Catalogue, rng: np.random.Generator) -> Scene:
         place_positions=_draw_place_positions(rng),
         prompt=sentence.format(object=objects[0].name, place=places[0].name),
         brightness=float(rng.uniform(0.9, 1.1)),
-        start_tip=start_tip,
-        starts_holding=starts_holding,
+        **start,
         table=(int(176 + shade[0]), int(164 + shade[1]), int(146 + shade[2])),
     )
 
@@ -119,14 +121,14 @@ def _draw_place_positions(rng: np.random.Generator) -> np.ndarray:
     return np.stack([sides * rng.uniform(0.07, 0.15, 2), rng.uniform(0.31, 0.37, 2)], axis=1)
 
 
-def _draw_start(target: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray | None, bool]:
+def _draw_start(target: np.ndarray, rng: np.random.Generator) -> dict[str, Any]:
+    """Returns the start fields of a Scene: at home, near the object, anywhere, with closed fingers or holding it."""
     kind = rng.random()
-    if kind < 0.3:
-        return None, False
+    if kind < 0.2:
+        return {}
     if kind < 0.6:
-        near = target + rng.normal(0, 0.05, 2)
-        return np.array([*near, rng.uniform(0.02, 0.14)]), False
-    somewhere = np.array(
-        [np.sign(target[0]) * rng.uniform(-0.12, 0.28), rng.uniform(0.12, 0.37), rng.uniform(0.04, 0.14)]
-    )
-    return somewhere, kind > 0.75
+        tip = np.array([*(target + rng.normal(0, 0.04, 2)), rng.uniform(0.015, 0.12)])
+        return {"start_tip": tip, "starts_closed": kind < 0.35}
+    sideways = np.sign(target[0]) * rng.uniform(-0.12, 0.28)
+    tip = np.array([sideways, rng.uniform(0.12, 0.37), rng.uniform(0.02, 0.14)])
+    return {"start_tip": tip, "starts_closed": kind < 0.7, "starts_holding": kind > 0.75}

@@ -17,9 +17,9 @@ PLACE_RADIUS_M = 0.052
 HELD_OPENING = 0.45
 """Opening at which the fingers meet an object."""
 OPEN_ENOUGH = 0.7
-GRASP_REACH_M = 0.020
+GRASP_REACH_M = 0.024
 """Horizontal offset beyond which closing fingers miss."""
-FIRM_REACH_M = 0.011
+FIRM_REACH_M = 0.014
 """Offset up to which a grasp never slips."""
 GRASP_HEIGHT_M = 0.022
 SLIP_PER_TICK = 0.10
@@ -56,6 +56,8 @@ class World:
     def _start_at(self, tip: np.ndarray) -> None:
         arm = 0 if self.objects[0, 0] < 0 else 1
         self.joints[arm] = kinematics.joints_for_tip(tip, kinematics.BASES[arm])
+        if self.scene.starts_closed:
+            self.openings[arm] = 0.0
         if self.scene.starts_holding:
             self.held[arm], self.openings[arm] = 0, HELD_OPENING
             self.grasp_offsets[arm] = self.rng.normal(0, 0.004, 2)

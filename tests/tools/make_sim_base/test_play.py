@@ -16,7 +16,7 @@ def test_points_lie_on_what_they_name():
         scene = env.world.scene
         points = points_in_pictures(env.world)
         for camera, name in enumerate(("cam_high", "cam_left_wrist", "cam_right_wrist")):
-            x, y, visible = points[camera, 1]
+            x, y, visible = points[camera, 2]
             if not visible or max(abs(x), abs(y)) > 0.9:
                 continue
             column, row = int(32 * (x + 1)), int(32 * (y + 1))
@@ -34,6 +34,14 @@ def test_a_sampled_chunk_repeats_its_last_action_beyond_the_episode():
     for actions, is_pad in zip(batch.actions, batch.is_pad, strict=True):
         last = actions[~is_pad][-1]
         assert (actions[is_pad] == last).all()
+
+
+def test_a_pair_asks_for_the_other_things_in_the_same_picture():
+    episodes, spec = record_play(3, first_seed=7, num_processes=1)
+    batch = PlaySampler(episodes, spec, horizon=16, seed=0).draw_pairs(32)
+    np.testing.assert_array_equal(batch.images[::2], batch.images[1::2])
+    assert all(asked != other for asked, other in zip(batch.prompts[::2], batch.prompts[1::2], strict=True))
+    assert (np.abs(batch.points[::2, 0, :, :2] - batch.points[1::2, 0, :, :2]).max(axis=(1, 2)) > 0.05).all()
 
 
 def test_every_sentence_of_task_and_play_fits_the_demo_policy():
