@@ -97,11 +97,14 @@ class ReplayDataset:
         changed = {
             path: seen for path in self._metadata_files() if (seen := _identity(path)) != self._metadata.get(path)
         }
-        rows = [row for path in changed for row in read_episode_rows(path) if row.episode_index < total]
+        found = {path: read_episode_rows(path) for path in changed}
+        rows = [row for read in found.values() for row in read if row.episode_index < total]
         self.prompts = read_tasks(self._layout.tasks)
         self._add([row for row in rows if row.episode_index >= self.num_episodes], total)
         self._relabel(rows)
-        self._metadata |= {path: seen for path, seen in changed.items() if seen is not None}
+        # A metadata file may run ahead of info.json, which is written last: it is read again when info.json counts it.
+        is_counted = {path: all(row.episode_index < total for row in read) for path, read in found.items()}
+        self._metadata |= {path: seen for path, seen in changed.items() if seen is not None and is_counted[path]}
         self._info_identity = identity
         self.revision += 1
         return True

@@ -128,3 +128,20 @@ def test_missing_metadata_is_an_error_that_names_the_tool(tmp_path: Path) -> Non
     DatasetLayout(tmp_path).episode_file(0).unlink()
     with pytest.raises(DatasetError, match=r"tools\.replay verify"):
         ReplayDataset(tmp_path)
+
+
+def test_a_reader_may_look_at_any_moment_of_a_write(tmp_path: Path) -> None:
+    datasets: list[ReplayDataset] = []
+    info = DatasetLayout(tmp_path).info
+
+    def look(_stage: str) -> None:
+        for dataset in datasets:
+            info.touch()  # As if an earlier episode had just been counted: the reader looks, and finds half of this one.
+            dataset.refresh()
+
+    writer = DatasetWriter(tmp_path, SPEC, reached=look)
+    writer.append(make_episode(SPEC, 0, 3))
+    datasets.append(ReplayDataset(tmp_path))
+    for number in range(1, 4):
+        writer.append(make_episode(SPEC, number, 3))
+        assert datasets[0].num_episodes == number + 1
