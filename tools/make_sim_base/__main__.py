@@ -28,7 +28,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True, help="directory of the new checkpoint")
     parser.add_argument("--episodes", type=int, default=4000)
-    parser.add_argument("--pointing-updates", type=int, default=1000)
+    parser.add_argument("--pointing-updates", type=int, default=900)
     parser.add_argument("--updates", type=int, default=2500)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--lr", type=float, default=3e-3)
@@ -47,10 +47,9 @@ def main() -> None:
     policy.set_norm_stats(sampler.statistics(policy.delta_mask))
     lessons = Lessons(policy, arguments.seed)
     size, lr = arguments.batch_size, arguments.lr
-    learn(
-        lessons, lessons.pointing_loss, lambda: sampler.draw_pairs(size), num_updates=arguments.pointing_updates, peak_lr=lr
-    )
-    learn(lessons, lessons.acting_loss, lambda: sampler.draw(size), num_updates=arguments.updates, peak_lr=lr)
+    num_pointing, num_acting = arguments.pointing_updates, arguments.updates
+    learn(lessons, lessons.pointing_loss, lambda: sampler.draw_pairs(size), num_updates=num_pointing, peak_lr=lr)
+    learn(lessons, lessons.acting_loss, lambda: sampler.draw(size), num_updates=num_acting, peak_lr=lr)
     save_policy(policy, arguments.output, dtype=torch.bfloat16)
     logger.info("Wrote %s.", arguments.output)
 

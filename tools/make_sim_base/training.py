@@ -58,8 +58,8 @@ class Lessons(nn.Module):
     def _pointing(self, tokens: Tensor, batch: PlayBatch) -> Tensor:
         """Which patch holds the centre (cross-entropy), and where in it (distance in patches), where it is visible.
 
-        Every image token is asked itself: that binds words to colours within a few hundred updates, where a position read
-        from the prompt's last token does not tell the two objects of a scene apart after a thousand.
+        Every image token is asked itself: that binds words to colours within a few hundred updates, where a position
+        read from the prompt's last token did not tell the two objects of a scene apart after as many.
         """
         side, num_cameras = self.patches_per_side, len(self.policy.spec.cameras)
         points = torch.from_numpy(batch.points)

@@ -136,7 +136,8 @@ def test_a_reader_may_look_at_any_moment_of_a_write(tmp_path: Path) -> None:
 
     def look(_stage: str) -> None:
         for dataset in datasets:
-            info.touch()  # As if an earlier episode had just been counted: the reader looks, and finds half of this one.
+            # As if an earlier episode had just been counted: the reader looks, and finds half of this one.
+            info.touch()
             dataset.refresh()
 
     writer = DatasetWriter(tmp_path, SPEC, reached=look)
