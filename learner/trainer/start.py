@@ -11,6 +11,7 @@ from learner.replay.statistics import norm_stats
 from serl_launcher.config import RunConfig
 from serl_launcher.errors import ConfigError
 from serl_launcher.policies import NormStats, Pi0Policy, build_policy, load_policy
+from serl_launcher.policies.normalization import with_least_std
 from serl_launcher.specs import RobotSpec
 
 logger = logging.getLogger(__name__)
@@ -36,7 +37,7 @@ def starting_policy(config: RunConfig, datasets: Sequence[ReplayDataset]) -> Pi0
                 "dataset.repo_id to demonstrations, or checkpoint_path to a fine-tuned policy."
             )
         stats = norm_stats(filled, policy.config.horizon, policy.delta_mask)
-        policy.set_norm_stats({key: NormStats(**values) for key, values in stats.items()})
+        policy.set_norm_stats({key: with_least_std(NormStats(**values)) for key, values in stats.items()})
         logger.info("Normalisation statistics from %d steps.", sum(dataset.num_steps for dataset in filled))
     return policy
 

@@ -10,6 +10,8 @@ from torch import Tensor
 from serl_launcher.errors import CheckpointError
 
 EPSILON = 1e-6
+MIN_STD = 0.01
+"""Of statistics that we compute, in robot units: a joint that never moved would otherwise be scaled by a million."""
 
 
 class NormStats(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -19,6 +21,11 @@ class NormStats(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     std: list[float]
     q01: list[float] | None = None
     q99: list[float] | None = None
+
+
+def with_least_std(stats: NormStats) -> NormStats:
+    """Returns the statistics with every deviation at least MIN_STD."""
+    return msgspec.structs.replace(stats, std=[max(std, MIN_STD) for std in stats.std])
 
 
 class _File(msgspec.Struct, frozen=True):

@@ -14,7 +14,13 @@ ROOT = Path(__file__).resolve().parents[2]
 LONG_RUN = ROOT / "experiments" / "sim_pnp" / "run_long.sh"
 """Starts the demo, not one process: its arguments are the demo's."""
 RUN_SCRIPTS = sorted(set((ROOT / "experiments").glob("*/run_*.sh")) - {LONG_RUN})
-ALL_SCRIPTS = [*RUN_SCRIPTS, LONG_RUN, ROOT / "start_sim.sh", ROOT / ".ci" / "run", *sorted((ROOT / "tools").glob("*.sh"))]
+ALL_SCRIPTS = [
+    *RUN_SCRIPTS,
+    LONG_RUN,
+    ROOT / "start_sim.sh",
+    ROOT / ".ci" / "run",
+    *sorted((ROOT / "tools").glob("*.sh")),
+]
 NAMES = {
     "run_learner.sh",
     "run_actor.sh",

@@ -19,10 +19,8 @@ from serl_launcher.config.actor import InterventionConfig
 from serl_launcher.config.environment import EnvironmentConfig
 from serl_launcher.images import decode_image, encode_image
 from serl_launcher.policies import NormStats
+from serl_launcher.policies.normalization import with_least_std
 from serl_launcher.specs import RobotSpec
-
-MIN_STD = 0.01
-"""Joints that play never moves would otherwise be scaled by 1 / 0."""
 
 
 @dataclass(slots=True)
@@ -160,7 +158,7 @@ class PlaySampler:
         flat = np.concatenate(chunks).reshape(-1, self._spec.action_dim)
         states = np.concatenate([play.state for play in self._episodes])
         return {
-            key: NormStats(mean=values.mean(0).tolist(), std=np.maximum(values.std(0), MIN_STD).tolist())
+            key: with_least_std(NormStats(mean=values.mean(0).tolist(), std=values.std(0).tolist()))
             for key, values in (("state", states), ("actions", flat))
         }
 

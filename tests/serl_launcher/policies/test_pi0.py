@@ -10,7 +10,7 @@ from serl_launcher.errors import CheckpointError, ConfigError, PolicyError
 from serl_launcher.networks.gemma import rope_table, rotate
 from serl_launcher.networks.pi0 import sample_flow_time, time_embedding
 from serl_launcher.policies import Pi0Policy, load_policy, policy_hash, save_policy
-from serl_launcher.policies.normalization import Normalizer, NormStats
+from serl_launcher.policies.normalization import Normalizer, NormStats, with_least_std
 from serl_launcher.policies.pi0 import resize_with_pad
 from tests.serl_launcher.policies.conftest import make_policy
 
@@ -186,6 +186,11 @@ def test_normalisation_uses_openpis_formulas():
     quantile = Normalizer(stats, "quantile", values.device)
     assert quantile.normalize(values).item() == pytest.approx(6 / (4 + 1e-6) * 2 - 1)
     torch.testing.assert_close(quantile.unnormalize(quantile.normalize(values)), values)
+
+
+def test_a_joint_that_never_moved_is_not_scaled_by_a_million():
+    stats = with_least_std(NormStats(mean=[0.0, 0.0], std=[0.0, 0.5]))
+    assert stats.std == [0.01, 0.5]
 
 
 def test_a_saved_policy_gives_the_same_actions_after_loading(policy, batch, tmp_path):
