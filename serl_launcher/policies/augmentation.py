@@ -12,7 +12,7 @@ def augment(images: Float[Tensor, "B C 3 h w"], generator: torch.Generator | Non
     """Changes brightness and contrast by up to 15 %, images in [-1, 1]; all cameras of a sample change alike.
 
     Nothing is shifted or cropped: a shift of two pixels is a centimetre on the table, and the policy acts on absolute
-    positions (with shifts of two pixels, pointing at an object came out a third less precise).
+    positions (with shifts of two pixels, pointing at an object came out 30 % less precise).
     """
     shape = (len(images), 1, 1, 1, 1)
     draws = torch.rand((2, *shape), generator=generator, device=None if generator is None else generator.device)

@@ -16,7 +16,7 @@ class DemoConfig:
     """Numbers of one demo run. The defaults end within 15 minutes on two cores, installation included.
 
     Example:
-        DemoConfig(output=Path("outputs/demo"), episodes=40, online_seconds=420.0)
+        DemoConfig(output=Path("outputs/demo"), episodes=40, online_seconds=600.0)
     """
 
     output: Path = DEFAULT_OUTPUT
@@ -27,7 +27,7 @@ class DemoConfig:
     """Scripted demonstrations."""
     sft_seconds: float = 60.0
     """Fine-tuning on the demonstrations."""
-    online_seconds: float = 420.0
+    online_seconds: float = 600.0
     """Online rejection sampling."""
     eval_episodes: int = 100
     """Start states per evaluation."""
