@@ -1,30 +1,13 @@
 """Closed episodes as the journal hands them over, for tests of the dataset and of the replay."""
 
-from dataclasses import dataclass
-
 import numpy as np
 
 from serl_launcher.events import EncodedObservation, StepRecorded, encode_observation
+from serl_launcher.journal import EpisodeRecord
 from serl_launcher.specs import CameraSpec, ImageEncoding, RobotSpec
 from serl_launcher.types import Observation, Outcome, Source
 
 DIM = 3
-
-
-@dataclass(kw_only=True)
-class Episode:
-    """The fields of `serl_launcher.journal.EpisodeRecord`."""
-
-    actor_id: str
-    episode_id: str
-    prompt: str
-    seed: int | None
-    started_wall_time_s: float
-    steps: list[StepRecorded]
-    final_observation: EncodedObservation
-    outcome: Outcome
-    labelled_by: str
-    label_wall_time_s: float
 
 
 def robot(*, size: int = 24, cameras: int = 2, encoding: ImageEncoding = "jpeg", hz: float = 10.0) -> RobotSpec:
@@ -74,7 +57,7 @@ def make_episode(
     sources: list[Source] | None = None,
     end: str = "terminated",
     prompt: str = "put the cube on the plate",
-) -> Episode:
+) -> EpisodeRecord:
     """Returns an episode whose images, states and actions tell its number and their step.
 
     Args:
@@ -102,7 +85,7 @@ def make_episode(
         )
         for step in range(length)
     ]
-    return Episode(
+    return EpisodeRecord(
         actor_id="a",
         episode_id=f"a-1-{number}",
         prompt=prompt,

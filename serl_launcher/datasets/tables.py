@@ -1,7 +1,6 @@
 """Turns a closed episode into the Arrow tables of a LeRobot v3 dataset."""
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -18,22 +17,9 @@ from serl_launcher.datasets.statistics import (
 from serl_launcher.errors import DatasetError
 from serl_launcher.events import EncodedObservation, StepRecorded, decode_vector
 from serl_launcher.images import check_image, decode_image, encode_png
+from serl_launcher.journal import EpisodeRecord
 from serl_launcher.specs import CameraSpec, RobotSpec
 from serl_launcher.types import Outcome, Source
-
-
-class ClosedEpisode(Protocol):
-    """A closed episode as the journal hands it over (`serl_launcher.journal.EpisodeRecord`)."""
-
-    actor_id: str
-    episode_id: str
-    seed: int | None
-    started_wall_time_s: float
-    steps: list[StepRecorded]
-    final_observation: EncodedObservation
-    outcome: Outcome
-    labelled_by: str
-    label_wall_time_s: float
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -47,7 +33,7 @@ class Placement:
     """Task index of each prompt, at least of those in the episode."""
 
 
-def check_record(record: ClosedEpisode) -> None:
+def check_record(record: EpisodeRecord) -> None:
     """Raises DatasetError where an episode has no steps or their numbers have gaps."""
     if not record.steps:
         raise DatasetError(f"Episode {record.episode_id!r} has no steps; a LeRobot episode needs one or more.")
@@ -56,7 +42,7 @@ def check_record(record: ClosedEpisode) -> None:
             raise DatasetError(f"Episode {record.episode_id!r}: expected step {expected}, got {step.step}.")
 
 
-def steps_table(record: ClosedEpisode, spec: RobotSpec, placement: Placement) -> pa.Table:
+def steps_table(record: EpisodeRecord, spec: RobotSpec, placement: Placement) -> pa.Table:
     """Returns the content of the episode's data file, one row per step."""
     steps = record.steps
     count = len(steps)
@@ -92,7 +78,7 @@ def steps_table(record: ClosedEpisode, spec: RobotSpec, placement: Placement) ->
     return pa.table([columns[name] for name in schema.names], schema=schema)
 
 
-def final_table(record: ClosedEpisode, spec: RobotSpec) -> pa.Table:
+def final_table(record: EpisodeRecord, spec: RobotSpec) -> pa.Table:
     """Returns the final observation of an episode: one row."""
     observation = record.final_observation
     columns: list[pa.Array] = [image_array([stored_image(observation, camera)]) for camera in spec.cameras]
@@ -102,7 +88,7 @@ def final_table(record: ClosedEpisode, spec: RobotSpec) -> pa.Table:
     return pa.table(columns, schema=features.final_schema(spec))
 
 
-def episode_statistics(record: ClosedEpisode, spec: RobotSpec, steps: pa.Table) -> dict[str, FeatureStatistics]:
+def episode_statistics(record: EpisodeRecord, spec: RobotSpec, steps: pa.Table) -> dict[str, FeatureStatistics]:
     """Returns the statistics of every summarised feature of one episode."""
     statistics: dict[str, FeatureStatistics] = {}
     for camera in spec.cameras:
@@ -116,7 +102,7 @@ def episode_statistics(record: ClosedEpisode, spec: RobotSpec, steps: pa.Table) 
 
 
 def episode_table(
-    record: ClosedEpisode, spec: RobotSpec, placement: Placement, statistics: dict[str, FeatureStatistics]
+    record: EpisodeRecord, spec: RobotSpec, placement: Placement, statistics: dict[str, FeatureStatistics]
 ) -> pa.Table:
     """Returns the metadata of an episode: one row."""
     chunk, file = divmod(placement.episode_index, FILES_PER_CHUNK)

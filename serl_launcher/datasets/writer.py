@@ -33,6 +33,7 @@ from serl_launcher.datasets.statistics import FeatureStatistics, aggregate, flag
 from serl_launcher.errors import DatasetError, SpecMismatch
 from serl_launcher.events import EpisodeLabelled
 from serl_launcher.files import sync_directory, write_atomic
+from serl_launcher.journal import EpisodeRecord
 from serl_launcher.specs import RobotSpec
 from serl_launcher.types import Outcome
 
@@ -97,7 +98,7 @@ class DatasetWriter:
         stored = self._episodes.get(episode_id)
         return None if stored is None else Outcome(stored.outcome)
 
-    def append(self, record: tables.ClosedEpisode) -> int:
+    def append(self, record: EpisodeRecord) -> int:
         """Adds a closed episode and returns its index; an episode that is there already only gets its label.
 
         Raises:
@@ -175,7 +176,7 @@ class DatasetWriter:
             self.recover()
 
     def _write_files(
-        self, record: tables.ClosedEpisode, placement: tables.Placement, prompts: list[str]
+        self, record: EpisodeRecord, placement: tables.Placement, prompts: list[str]
     ) -> dict[str, FeatureStatistics]:
         """Writes everything of an episode that comes before the dataset's statistics; returns the episode's."""
         index = placement.episode_index

@@ -13,7 +13,10 @@ BASE_CHECKPOINT = Path(__file__).resolve().parents[2] / "robot_infra" / "assets"
 
 @dataclass(kw_only=True, slots=True)
 class DemoConfig:
-    """Numbers of one demo run. The defaults end within 15 minutes on two cores, installation included.
+    """Numbers of one demo run.
+
+    The defaults are meant to end within 15 minutes on two cores: all but `online_seconds` took 3 minutes, and
+    installation 1.
 
     Example:
         DemoConfig(output=Path("outputs/demo"), episodes=40, online_seconds=600.0)

@@ -8,10 +8,10 @@ from learner.server.sealing import Sealer
 from serl_launcher.datasets.layout import DatasetLayout
 from serl_launcher.datasets.writer import DatasetWriter
 from serl_launcher.events import EpisodeEnded, EpisodeLabelled, EpisodeStarted, Event, encode_event
-from serl_launcher.journal import Journal
+from serl_launcher.journal import EpisodeRecord, Journal
 from serl_launcher.transport.messages import Hello
 from serl_launcher.types import Outcome
-from tests.recorded_episodes import Episode, make_episode, robot
+from tests.recorded_episodes import make_episode, robot
 
 SPEC = robot(size=8, cameras=1)
 
@@ -37,7 +37,7 @@ class Actor:
         assert committed.error is None
         self.seq += len(events)
 
-    def record(self, episode: Episode) -> None:
+    def record(self, episode: EpisodeRecord) -> None:
         ended = EpisodeEnded(
             episode.episode_id, len(episode.steps), episode.final_observation, episode.outcome, "script", 1.0
         )
