@@ -100,13 +100,15 @@ def build_env(config: RunConfig) -> RobotEnv:
 def _assemble(config: RunConfig, env: RobotEnv, client: LearnerClient, spool: Spool) -> Actor:
     run, actor = RunDirectory.of(config), config.actor
     clearance = Clearance(learner=client, room=spool)
-    pacer = Pacer(1 / env.spec.control_hz if config.environment.realtime else 0.0)
+    speed = env.spec.control_hz * config.environment.realtime_factor
+    pacer = Pacer(1 / speed if speed else 0.0)
     progress = Progress.load(run.spool(actor.id).with_name(f"{actor.id}.progress.json"))
     control = Control(
         policy=_policy(config, env.spec, client, clearance),
         operator=_operator(config, env),
         execution_horizon=actor.execution_horizon,
-        patience_s=pacer.period_s or math.inf,
+        # A robot does not wait for its policy; a simulated one whose time is not ours does.
+        patience_s=pacer.period_s if config.environment.realtime_factor == 1 else math.inf,
     )
     rollout = Rollout(
         env=env,

@@ -10,4 +10,5 @@ exec "$python" -m actor \
     task=sim_pnp \
     unique_identifier=data_collection \
     actor.mode=collect \
+    environment.realtime_factor=0 \
     "$@"

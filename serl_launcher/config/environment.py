@@ -14,8 +14,9 @@ class EnvironmentConfig:
     """Which environment `robot_infra.envs.build` makes."""
     hz: float = 10.0
     """Control rate in ticks per second."""
-    realtime: bool = False
-    """Whether a tick takes 1/hz seconds. A simulator may run as fast as it can."""
+    realtime_factor: float = 1.0
+    """Simulated seconds per second: a tick takes 1/(hz * realtime_factor) seconds. A robot has 1; a simulator may be
+    faster; 0: as fast as it can."""
     image_size: list[int] = field(default_factory=lambda: [64, 64])
     """Width and height of every camera image, in pixels."""
     image_keys: list[str] = field(default_factory=lambda: ["cam_high", "cam_left_wrist", "cam_right_wrist"])
@@ -35,6 +36,8 @@ class EnvironmentConfig:
     def __post_init__(self) -> None:
         if self.hz <= 0:
             raise ConfigError(f"environment.hz must be positive, got {self.hz}.")
+        if self.realtime_factor < 0:
+            raise ConfigError(f"environment.realtime_factor must be 0 or more, got {self.realtime_factor}.")
         if len(self.image_size) != 2 or min(self.image_size) < 8:
             raise ConfigError(f"environment.image_size must be [width, height] of 8 or more, got {self.image_size}.")
         if self.max_episode_length < 1:
