@@ -13,7 +13,7 @@ from torch import Tensor
 from learner.algorithms.sft import Sft
 from learner.replay.batch import Batch
 from learner.replay.reader import ReplayDataset
-from learner.replay.views import accepted, accepted_steps, scores
+from learner.replay.views import MovingSteps, accepted, accepted_steps, scores
 from serl_launcher.config.dataset import DatasetConfig
 from serl_launcher.config.training import AlgoConfig
 
@@ -26,6 +26,7 @@ class RejectSampling:
         self._sft = sft
         self._config = config
         self._dataset = dataset
+        self._moving = MovingSteps(dataset, horizon=sft.horizon)
 
     @property
     def num_updates(self) -> int:
@@ -59,7 +60,7 @@ class RejectSampling:
     def online_weights(self, replay: ReplayDataset) -> np.ndarray:
         """Returns the relative chance of each online step, float64 [N]; 0 outside accepted episodes."""
         threshold = threshold_in_force(scores(replay.episodes), self._config)
-        return accepted_steps(self._dataset, threshold=threshold, horizon=self._sft.horizon)(replay)
+        return accepted_steps(self._dataset, threshold=threshold, moving=self._moving)(replay)
 
     def save_policy(self, directory: Path) -> None:
         """Writes the policy to act with into an existing directory."""

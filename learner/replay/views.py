@@ -64,24 +64,25 @@ def all_steps(dataset: ReplayDataset) -> np.ndarray:
 
 def demonstrations(config: DatasetConfig, *, horizon: int) -> StepWeights:
     """Returns the rule for demonstration datasets: every step that moves, and is not of an episode that failed."""
+    moving = MovingSteps(config, horizon=horizon)
 
     def weigh(dataset: ReplayDataset) -> np.ndarray:
         is_wanted = ~np.isin(dataset.episodes.outcome, (Outcome.FAILURE, Outcome.ABORTED))
         weights = is_wanted[dataset.steps.episode].astype(np.float64)
-        return weights * is_moving(dataset, threshold=config.noop_threshold, horizon=horizon)
+        return weights * moving(dataset)
 
     return weigh
 
 
 def accepted_steps(
-    config: DatasetConfig, *, threshold: float, horizon: int, control_hz: float | None = None
+    config: DatasetConfig, *, threshold: float, moving: StepWeights, control_hz: float | None = None
 ) -> StepWeights:
     """Returns the rule of rejection sampling: steps of accepted episodes, weighted by who acted.
 
     Args:
-        config: Capacity, shortest episode, weights and no-op threshold.
+        config: Capacity, shortest episode and weights.
         threshold: Least score of an accepted episode, see `scores`.
-        horizon: H, over which a chunk counts as moving.
+        moving: Which steps pass the no-op filter (`MovingSteps`).
         control_hz: Ticks per second; the dataset's own if None.
     """
 
@@ -92,7 +93,7 @@ def accepted_steps(
         weights = intervention_weights(episodes, steps, config.weights, lead=lead)
         weights *= is_accepted[steps.episode]
         weights[: max(0, len(steps) - config.capacity)] = 0.0
-        return weights * is_moving(dataset, threshold=config.noop_threshold, horizon=horizon)
+        return weights * moving(dataset)
 
     return weigh
 
@@ -130,22 +131,46 @@ def intervention_weights(
     return result
 
 
-def is_moving(dataset: ReplayDataset, *, threshold: float, horizon: int) -> np.ndarray:
-    """Returns which steps begin a chunk in which some joint moves, bool [N].
+class MovingSteps:
+    """The no-op filter of one dataset: asked again, it looks only at the steps that are new."""
 
-    A joint moves where the standard deviation of its commands over the chunk's real steps exceeds `threshold` (robot
-    units). A threshold of 0 keeps every step.
+    def __init__(self, config: DatasetConfig, *, horizon: int) -> None:
+        """Looks at `config.noop_horizon` actions of a chunk, at all H where that is 0."""
+        self._threshold = config.noop_threshold
+        self._horizon = config.noop_horizon or horizon
+        self._dataset: ReplayDataset | None = None
+        self._known = np.zeros(0, bool)
+
+    def __call__(self, dataset: ReplayDataset) -> np.ndarray:
+        """Returns which steps begin a chunk that moves, bool [N]."""
+        if dataset is not self._dataset or dataset.num_steps < len(self._known):
+            self._dataset, self._known = dataset, np.zeros(0, bool)
+        # Episodes are whole and are only ever added at the end.
+        new = np.arange(len(self._known), dataset.num_steps)
+        is_new_moving = is_moving(dataset, new, threshold=self._threshold, horizon=self._horizon)
+        self._known = np.concatenate([self._known, is_new_moving])
+        return self._known
+
+
+def is_moving(dataset: ReplayDataset, steps: np.ndarray, *, threshold: float, horizon: int) -> np.ndarray:
+    """Returns which of `steps` (int64 [B]) begin a chunk in which some joint moves, bool [B] (Hi-ORS, no-op filter).
+
+    A joint moves where the standard deviation of its commands, from the one before the chunk to the last real one in
+    it, exceeds `threshold` (robot units). The command before counts, so that an episode's last step, a chunk of one,
+    moves where it opens the hand. A threshold of 0 keeps every step.
     """
-    count = dataset.num_steps
-    if threshold <= 0 or not count:
-        return np.ones(count, bool)
-    episodes, steps = dataset.episodes, dataset.steps
-    first = np.arange(count)
-    last = (episodes.first_step + episodes.length - 1)[steps.episode]
-    result = np.zeros(count, bool)
-    for begin in range(0, count, 4096):
-        block = first[begin : begin + 4096]
-        chunk, is_pad = chunk_steps(block, last[block], horizon)
-        actions = np.ma.array(steps.action[chunk], mask=np.repeat(is_pad[..., None], steps.action.shape[1], axis=2))
+    if threshold <= 0 or not len(steps):
+        return np.ones(len(steps), bool)
+    episodes, columns = dataset.episodes, dataset.steps
+    before = np.maximum(steps - 1, episodes.first_step[columns.episode[steps]])
+    last = (episodes.first_step + episodes.length - 1)[columns.episode[steps]]
+    result = np.zeros(len(steps), bool)
+    for begin in range(0, len(steps), 4096):
+        block = slice(begin, begin + 4096)
+        chunk, is_pad = chunk_steps(steps[block], last[block], horizon)
+        window = np.concatenate([before[block, None], chunk], axis=1)
+        is_unused = np.concatenate([np.zeros((len(window), 1), bool), is_pad], axis=1)
+        mask = np.repeat(is_unused[..., None], columns.action.shape[1], axis=2)
+        actions = np.ma.array(columns.action[window], mask=mask)
         result[block] = (actions.std(axis=1).filled(0) > threshold).any(axis=1)
     return result

@@ -31,4 +31,7 @@ class DatasetConfig:
     noop_threshold: float = 0.0
     """Steps whose chunk moves no joint by more than this (standard deviation, robot units) are not drawn;
     0 keeps all."""
+    noop_horizon: int = 0
+    """Actions of a chunk that the no-op filter looks at; 0: the whole chunk. What is executed counts: a chunk that
+    stands still first and moves later is asked for again before it moves."""
     weights: SamplingWeights = field(default_factory=SamplingWeights)

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from learner.replay.reader import ReplayDataset
-from learner.replay.views import View, accepted, accepted_steps, all_steps, demonstrations, is_moving, scores
+from learner.replay.views import (
+    MovingSteps,
+    View,
+    accepted,
+    accepted_steps,
+    all_steps,
+    demonstrations,
+    is_moving,
+    scores,
+)
 from serl_launcher.config.dataset import DatasetConfig, SamplingWeights
 from serl_launcher.datasets.writer import DatasetWriter
 from serl_launcher.errors import DatasetError
@@ -24,7 +33,7 @@ def write(root: Path, *episodes: dict) -> tuple[DatasetWriter, ReplayDataset]:
 
 
 def weights_of(dataset: ReplayDataset, config: DatasetConfig, threshold: float = 0.7) -> list[float]:
-    return accepted_steps(config, threshold=threshold, horizon=2)(dataset).tolist()
+    return accepted_steps(config, threshold=threshold, moving=MovingSteps(config, horizon=2))(dataset).tolist()
 
 
 def test_only_successful_episodes_are_accepted(tmp_path: Path) -> None:
@@ -82,13 +91,41 @@ def test_demonstrations_that_failed_are_left_out(tmp_path: Path) -> None:
 def test_chunks_that_move_no_joint_are_not_drawn(tmp_path: Path) -> None:
     _, dataset = write(tmp_path, {"length": 6})
     dataset.steps.action[:4] = 0.5
-    assert is_moving(dataset, threshold=1e-3, horizon=2).tolist() == [False, False, False, True, True, False]
-    assert is_moving(dataset, threshold=0.0, horizon=2).all()
+    # The last step is a chunk of one action; it moves, compared with the command before it.
+    steps = np.arange(6)
+    assert is_moving(dataset, steps, threshold=1e-3, horizon=2).tolist() == [False, False, False, True, True, True]
+    assert is_moving(dataset, steps, threshold=1e-3, horizon=1).tolist() == [False, False, False, False, True, True]
+    assert is_moving(dataset, steps, threshold=0.0, horizon=2).all()
+
+
+def test_the_noop_filter_follows_a_dataset_that_grows(tmp_path: Path) -> None:
+    writer, dataset = write(tmp_path, {"length": 4})
+    config = DatasetConfig(noop_threshold=1e-3)
+    moving = MovingSteps(config, horizon=2)
+    known = moving(dataset)
+    writer.append(make_episode(SPEC, 1, 5))
+    dataset.refresh()
+    fresh = MovingSteps(config, horizon=2)(dataset)
+    assert moving(dataset).tolist() == fresh.tolist()
+    assert fresh[:4].tolist() == known.tolist()
+    assert len(fresh) == 9
+
+
+def test_only_the_first_actions_of_a_chunk_must_move(tmp_path: Path) -> None:
+    _, dataset = write(tmp_path, {"length": 6, "outcome": Outcome.SUCCESS})
+    dataset.steps.action[:4] = 0.5
+
+    def drawn(noop_horizon: int) -> list[float]:
+        config = DatasetConfig(noop_threshold=1e-3, noop_horizon=noop_horizon)
+        return accepted_steps(config, threshold=0.7, moving=MovingSteps(config, horizon=4))(dataset).tolist()
+
+    assert drawn(0) == [0, 1, 1, 1, 1, 1]
+    assert drawn(1) == [0, 0, 0, 0, 1, 1]
 
 
 def test_a_view_follows_the_dataset(tmp_path: Path) -> None:
     writer, dataset = write(tmp_path, {"length": 2, "outcome": Outcome.FAILURE})
-    view = View(dataset, accepted_steps(DatasetConfig(), threshold=0.7, horizon=2))
+    view = View(dataset, accepted_steps(DatasetConfig(), threshold=0.7, moving=MovingSteps(DatasetConfig(), horizon=2)))
     assert view.num_steps == 0
     with pytest.raises(DatasetError, match="nothing was accepted"):
         view.draw(np.random.default_rng(0), 1)
@@ -102,7 +139,7 @@ def test_a_new_rule_takes_effect_at_once(tmp_path: Path) -> None:
     _, dataset = write(tmp_path, {"length": 2})
     view = View(dataset, all_steps)
     assert view.num_steps == 2
-    view.set_rule(accepted_steps(DatasetConfig(), threshold=2.0, horizon=2))
+    view.set_rule(accepted_steps(DatasetConfig(), threshold=2.0, moving=MovingSteps(DatasetConfig(), horizon=2)))
     assert view.num_steps == 0
 
 
