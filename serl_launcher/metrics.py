@@ -2,12 +2,15 @@
 
 import json
 import logging
+import secrets
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Protocol
 
 from serl_launcher.config.training import LoggingConfig
+from serl_launcher.errors import ConfigError
+from serl_launcher.files import write_atomic
 
 logger = logging.getLogger(__name__)
 
@@ -36,10 +39,13 @@ class MetricSink:
         """Appends to `path`; a row is one object with `step`, `time` (Unix seconds) and the metrics.
 
         After a resume a step may occur twice: the later row counts.
+
+        Raises:
+            ConfigError: wandb was chosen, but has no key.
         """
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = path.open("a", encoding="utf-8", buffering=1)
         self._writer = _build_writer(config, directory=path.parent, run_name=run_name)
+        self._file = path.open("a", encoding="utf-8", buffering=1)
 
     def write(self, metrics: Mapping[str, float], *, step: int) -> None:
         """Writes one row; `step` is the number of updates done."""
@@ -103,12 +109,27 @@ class _WandbWriter:
     def __init__(self, config: LoggingConfig, *, directory: Path, run_name: str) -> None:
         import wandb  # Optional.
 
-        self._run = wandb.init(
-            project=config.project, entity=config.entity, name=run_name, id=run_name, resume="allow", dir=str(directory)
-        )
+        try:
+            self._run = wandb.init(
+                project=config.project, entity=config.entity, name=run_name, id=_wandb_run_id(directory),
+                resume="allow", dir=str(directory),
+            )  # fmt: skip
+        except wandb.Error as exc:
+            raise ConfigError(
+                f"logging.logger=wandb: {exc} Run `wandb login` once on this machine, set WANDB_MODE=offline, "
+                "or choose logging.logger=offline."
+            ) from exc
 
     def write(self, metrics: Mapping[str, float], *, step: int) -> None:
         self._run.log(dict(metrics), step=step)
 
     def close(self) -> None:
         self._run.finish()
+
+
+def _wandb_run_id(directory: Path) -> str:
+    """Returns the id under which a run is continued; runs of one name in several places stay apart."""
+    path = directory / "wandb_run_id"
+    if not path.exists():
+        write_atomic(path, secrets.token_hex(4).encode())
+    return path.read_text(encoding="utf-8").strip()

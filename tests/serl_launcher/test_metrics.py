@@ -1,6 +1,11 @@
 import logging
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
 
 from serl_launcher.config.training import LoggingConfig
+from serl_launcher.errors import ConfigError
 from serl_launcher.metrics import MetricSink, read_rows
 
 
@@ -39,3 +44,36 @@ def test_tensorboard_files_are_written(tmp_path):
     sink.write({"loss": 0.5}, step=3)
     sink.close()
     assert list((tmp_path / "tensorboard").glob("events.*"))
+
+
+@pytest.fixture
+def forgetful_wandb() -> Iterator[None]:
+    """wandb reads its environment once per process."""
+    wandb = pytest.importorskip("wandb")
+    wandb.teardown()
+    yield
+    wandb.teardown()
+
+
+@pytest.mark.usefixtures("forgetful_wandb")
+def test_wandb_continues_one_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    for step in (1, 2):
+        sink = MetricSink(tmp_path / "trainer.jsonl", LoggingConfig(logger="wandb"), run_name="run")
+        sink.write({"loss": 0.5}, step=step)
+        sink.close()
+    run_id = (tmp_path / "wandb_run_id").read_text()
+    files = list((tmp_path / "wandb").glob("offline-run-*/*.wandb"))
+    assert files
+    assert {file.name for file in files} == {f"run-{run_id}.wandb"}
+
+
+@pytest.mark.usefixtures("forgetful_wandb")
+def test_wandb_without_a_key_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WANDB_API_KEY", "WANDB_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
+    with pytest.raises(ConfigError, match="wandb login"):
+        MetricSink(tmp_path / "trainer.jsonl", LoggingConfig(logger="wandb"), run_name="run")

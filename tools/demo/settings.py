@@ -31,7 +31,7 @@ class DemoConfig:
     sft_seconds: float = 60.0
     """Fine-tuning on the demonstrations."""
     online_seconds: float = 600.0
-    """Online rejection sampling."""
+    """Online rejection sampling; with a larger number a finished run goes on where it ended."""
     eval_episodes: int = 100
     """Start states per evaluation."""
     control_episodes: int = 50

@@ -8,6 +8,10 @@ from serl_launcher.errors import ConfigError
 from serl_launcher.files import write_atomic
 
 STATE_FILE = "demo_state.json"
+GROWING = "online_seconds"
+ONLINE = "online"
+FOLLOWING = (ONLINE, "eval_online", "eval_wrong_prompt", "sft_longer", "eval_sft_longer")
+"""Phases whose result depends on how long the online phase lasts."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -34,6 +38,9 @@ class DemoState:
     def open(cls, directory: Path, settings: dict[str, object]) -> "DemoState":
         """Returns the state of a run, new or continued.
 
+        A longer online phase is the one setting that may change: the phase is reopened where it ended, and what came
+        of it is made anew.
+
         Raises:
             ConfigError: The directory holds a run with other settings.
         """
@@ -41,6 +48,7 @@ class DemoState:
         if not path.exists():
             return cls(path=path, settings=settings)
         state = cls.read(directory)
+        state._extend(settings)
         differing = sorted(name for name in settings if state.settings.get(name) != settings[name])
         if differing:
             was = {name: state.settings.get(name) for name in differing}
@@ -61,6 +69,18 @@ class DemoState:
             raise ConfigError(f"Expected a demo run in {directory}, but {path.name} is missing there.") from exc
         phases = {name: FinishedPhase(**phase) for name, phase in content["phases"].items()}
         return cls(path=path, settings=content["settings"], phases=phases, seconds_so_far=content["seconds_so_far"])
+
+    def _extend(self, settings: dict[str, object]) -> None:
+        was, now = self.settings.get(GROWING), settings.get(GROWING)
+        if not isinstance(was, float) or not isinstance(now, float) or now <= was:
+            return
+        if any(self.settings.get(name) != value for name, value in settings.items() if name != GROWING):
+            return
+        self.settings[GROWING] = now
+        for name in FOLLOWING:
+            finished = self.phases.pop(name, None)
+            if finished is not None and name == ONLINE:
+                self.seconds_so_far[name] = finished.seconds
 
     def spend(self, phase: str, seconds: float) -> None:
         """Notes time spent in a phase that is not finished."""

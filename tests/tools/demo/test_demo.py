@@ -80,6 +80,20 @@ def test_a_run_with_other_settings_is_not_continued(tmp_path: Path) -> None:
         DemoState.open(tmp_path, {"seed": 2})
 
 
+def test_a_longer_online_phase_continues_the_run(tmp_path: Path) -> None:
+    state = DemoState.open(tmp_path, {"seed": 1, "online_seconds": 10.0})
+    for phase in ("sft", "online", "eval_online"):
+        state.spend(phase, 7.0)
+        state.finish(phase, {})
+    with pytest.raises(ConfigError, match="other settings"):
+        DemoState.open(tmp_path, {"seed": 1, "online_seconds": 5.0})
+    with pytest.raises(ConfigError, match="other settings"):
+        DemoState.open(tmp_path, {"seed": 2, "online_seconds": 20.0})
+    longer = DemoState.open(tmp_path, {"seed": 1, "online_seconds": 20.0})
+    assert set(longer.phases) == {"sft"}
+    assert longer.seconds_so_far == {"online": 7.0}
+
+
 def test_the_control_may_be_added_to_a_finished_run() -> None:
     assert DemoConfig(fresh_sft_control=True).identity() == DemoConfig().identity()
 
