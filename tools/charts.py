@@ -65,6 +65,8 @@ def draw_success_curve(rows: Sequence[EpisodeRow], points: Sequence[EvalPoint], 
             ha="left" if is_at_start else "right",
             textcoords="offset points",
             color=GREEN,
+            bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.8, "pad": 1.0},
+            zorder=5,
         )
     axes.set(xlabel="online episodes", ylabel="share", ylim=(-0.02, 1.04), title="sim_pnp: online rejection sampling")
     axes.grid(visible=True, alpha=0.3)

@@ -38,8 +38,8 @@ class DemoState:
     def open(cls, directory: Path, settings: dict[str, object]) -> "DemoState":
         """Returns the state of a run, new or continued.
 
-        A longer online phase is the one setting that may change: the phase is reopened where it ended, and what came
-        of it is made anew.
+        A longer online phase may be asked for, with other overrides for what is left of it: the phase is reopened
+        where it ended, and what came of it is made anew.
 
         Raises:
             ConfigError: The directory holds a run with other settings.
@@ -74,9 +74,10 @@ class DemoState:
         was, now = self.settings.get(GROWING), settings.get(GROWING)
         if not isinstance(was, float) or not isinstance(now, float) or now <= was:
             return
-        if any(self.settings.get(name) != value for name, value in settings.items() if name != GROWING):
+        changeable = (GROWING, "overrides")
+        if any(self.settings.get(name) != value for name, value in settings.items() if name not in changeable):
             return
-        self.settings[GROWING] = now
+        self.settings.update({name: settings[name] for name in changeable if name in settings})
         for name in FOLLOWING:
             finished = self.phases.pop(name, None)
             if finished is not None and name == ONLINE:

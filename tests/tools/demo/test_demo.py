@@ -89,8 +89,9 @@ def test_a_longer_online_phase_continues_the_run(tmp_path: Path) -> None:
         DemoState.open(tmp_path, {"seed": 1, "online_seconds": 5.0})
     with pytest.raises(ConfigError, match="other settings"):
         DemoState.open(tmp_path, {"seed": 2, "online_seconds": 20.0})
-    longer = DemoState.open(tmp_path, {"seed": 1, "online_seconds": 20.0})
+    longer = DemoState.open(tmp_path, {"seed": 1, "online_seconds": 20.0, "overrides": ["algo.optimizer.ema=0.998"]})
     assert set(longer.phases) == {"sft"}
+    assert longer.settings["overrides"] == ["algo.optimizer.ema=0.998"]
     assert longer.seconds_so_far == {"online": 7.0}
 
 
