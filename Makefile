@@ -11,7 +11,7 @@ SOURCES := actor learner robot_infra serl_launcher tools tests
 # Extra arguments of `make demo`, e.g. `make demo ARGS="--seed 1 --online-seconds 600"`.
 ARGS ?=
 
-.PHONY: help demo test test-slow test-all check format lock smoke clean-env env env-dev
+.PHONY: help demo test test-slow test-all bench-loop doctor coverage-safety chaos fuzz check format lock smoke clean-env env env-dev bench-replay bench-policy bench-train bench-transport bench-serving
 
 help:
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,6 +25,22 @@ test: env-dev  ## Run the tests (without gpu, robot and slow ones).
 test-slow: env-dev  ## Run the slow tests: the demo with every process killed once, and more.
 	@$(BIN)/python -m pytest -q -m "slow and not gpu and not robot" $(ARGS)
 
+bench-loop: env  ## Measure the jitter of the control loop at 20 and 50 Hz with three cameras.
+	@$(BIN)/python -m tools.bench_loop $(ARGS)
+
+doctor: env  ## Look at this machine and say what to do.
+	@$(BIN)/python -m tools.doctor $(ARGS)
+
+coverage-safety: env-dev  ## Print the branch coverage of robot_infra/safety; less than 100 % fails.
+	@$(BIN)/python -m coverage run --branch --source=robot_infra/safety -m pytest -q tests/robot_infra/safety
+	@$(BIN)/python -m coverage report -m --fail-under=100
+
+chaos: env-dev  ## Kill, stall and starve a learner and its actors; nothing may be lost (about 10 minutes).
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.chaos $(ARGS)
+
+fuzz: env-dev  ## Throw damaged messages at the codec and at a live learner (about 10 minutes).
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz $(ARGS)
+
 test-all: env-dev  ## Run every test that needs no robot.
 	@$(BIN)/python -m pytest -q -m "not robot" $(ARGS)
 
@@ -37,7 +53,22 @@ check: env-dev  ## Lint, format, types, import contracts, spelling, shell script
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports --no-cache
 	$(BIN)/codespell
-	$(BIN)/shellcheck start_sim.sh experiments/*/*.sh tools/*.sh .ci/run
+	$(BIN)/shellcheck start_sim.sh start_dobot.sh experiments/*/*.sh tools/*.sh .ci/run
+
+bench-replay: env-dev  ## Measure the replay beside LeRobot (nothing else should run; about 20 minutes).
+	@$(BIN)/python -m tools.bench_replay $(ARGS)
+
+bench-train: env-dev  ## Measure the trainer beside LeRobot's loop (nothing else should run; about 10 minutes).
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tools.bench_train $(ARGS)
+
+bench-policy: env-dev  ## Measure the policy beside LeRobot (nothing else should run; about 10 minutes).
+	@$(BIN)/python -W ignore -m tools.bench_policy $(ARGS)
+
+bench-transport: env-dev  ## Measure the transport beside other ones (nothing else should run; about 10 minutes).
+	@$(BIN)/python -m tools.bench_transport $(ARGS)
+
+bench-serving: env-dev  ## Measure serving beside openpi's pattern and LeRobot (nothing else should run; about 15 minutes).
+	@$(BIN)/python -m tools.bench_serving $(ARGS)
 
 format: env-dev  ## Format the code and fix what can be fixed.
 	$(BIN)/ruff check --fix $(SOURCES)

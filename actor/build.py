@@ -2,22 +2,27 @@
 
 import contextlib
 import logging
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from actor.beside import Beside
 from actor.clearance import Clearance
-from actor.intervention import ChunkPolicy, Control
+from actor.intervention import Control
+from actor.latency import LatencyEstimate
 from actor.pacer import Pacer
-from actor.policy_client import RemotePolicy
+from actor.policy_client import ActionService, RemotePolicy
 from actor.progress import Progress
+from actor.realtime_plan import RealTimePlan
 from actor.recorder import Recorder
 from actor.reporting import Reporter
+from actor.rewards import JudgedEnv
+from actor.rewards.late_labels import LateLabels
 from actor.rollout import Rollout
 from actor.spool import Spool
+from actor.timings import TimingLog
 from actor.video import FilmedEnv
 from robot_infra import envs, safety
-from robot_infra.interfaces import Operator, RobotEnv
+from robot_infra.interfaces import Operator, RobotEnv, keeps_time
 from serl_launcher.config.actor import ActorConfig
 from serl_launcher.config.root import RunConfig
 from serl_launcher.run_directory import RunDirectory
@@ -40,6 +45,7 @@ class Actor:
     spool: Spool
     clearance: Clearance
     config: ActorConfig
+    labels: LateLabels
 
     def run(self) -> None:
         """Delivers what an earlier start left behind, then plays and records until done or stopped."""
@@ -49,10 +55,15 @@ class Actor:
             self.rollout.run(
                 num_episodes=self.config.num_episodes,
                 after_episode=self.reporter.after_episode,
-                on_tick=self.reporter.on_tick,
+                on_tick=self._on_tick,
             )
         finally:
+            self.labels.apply()
             self._hand_over()
+
+    def _on_tick(self) -> None:
+        self.labels.apply()
+        self.reporter.on_tick()
 
     def _hand_over(self) -> None:
         """Waits until the learner has everything, but not long where somebody wants the actor to end."""
@@ -83,72 +94,100 @@ def opened(config: RunConfig) -> Iterator[Actor]:
             run.spool(actor.id), max_bytes=config.transport.spool_max_bytes, when_full=config.transport.spool_when_full
         )
         stack.callback(spool.close)
-        env = build_env(config)
+        beside = Beside.open(config)
+        stack.callback(beside.close)
+        env = build_env(config, beside)
         stack.callback(env.close)
         client = LearnerClient(config.transport, config.ip, actor_id=actor.id, spec=env.spec, spool=spool)
         client.start()
         stack.callback(client.close)
-        yield _assemble(config, env, client, spool)
+        yield _assemble(config, env, client, spool, beside)
 
 
-def build_env(config: RunConfig) -> RobotEnv:
-    """Returns the robot, filmed where that is configured."""
-    env = envs.build(config.environment)
+def build_env(config: RunConfig, beside: Beside) -> RobotEnv:
+    """Returns the robot with its judges, filmed where that is configured."""
+    env = beside.judged(envs.build(config.environment))
     return FilmedEnv(env, RunDirectory.of(config).root / "videos") if config.environment.save_video else env
 
 
-def _assemble(config: RunConfig, env: RobotEnv, client: LearnerClient, spool: Spool) -> Actor:
+def _assemble(config: RunConfig, env: RobotEnv, client: LearnerClient, spool: Spool, beside: Beside) -> Actor:
     run, actor = RunDirectory.of(config), config.actor
     clearance = Clearance(learner=client, room=spool)
     speed = env.spec.control_hz * config.environment.realtime_factor
-    pacer = Pacer(1 / speed if speed else 0.0)
+    pacer = Pacer(1 / speed if speed and not keeps_time(env) else 0.0)
     progress = Progress.load(run.spool(actor.id).with_name(f"{actor.id}.progress.json"))
+    policy = _policy(config, env.spec, client, clearance)
     control = Control(
-        policy=_policy(config, env.spec, client, clearance),
-        operator=_operator(config, env),
+        policy=policy,
+        operator=_operator(config, env, beside),
         execution_horizon=actor.execution_horizon,
-        # A robot does not wait for its policy; a simulated one whose time is not ours does.
-        patience_s=pacer.period_s if config.environment.realtime_factor == 1 else math.inf,
+        plan=_realtime_plan(config, policy, 1 / speed if speed else 0.0),
     )
     rollout = Rollout(
         env=env,
         control=control,
-        limits=safety.limits_of(env.spec, actor.max_change),
+        limits=safety.limits_of(env.spec, actor.max_change, max_jump=actor.max_jump),
         recorder=Recorder(log=spool, spec=env.spec, actor_id=actor.id),
         progress=progress,
         clearance=clearance,
         pacer=pacer,
         seed_offset=actor.seed_offset,
+        timings=TimingLog(path=run.metrics / f"actor-{actor.id}-timings.jsonl"),
     )
+    labels = LateLabels(bus=beside.bus, recorder=rollout.recorder)
     reporter = Reporter(
         progress=progress,
         pacer=pacer,
         connection=client,
         status_path=run.status(f"actor-{actor.id}"),
         num_unsent=lambda: spool.num_pending,
+        figures=control.figures,
     )
-    return Actor(rollout=rollout, reporter=reporter, client=client, spool=spool, clearance=clearance, config=actor)
+    return Actor(
+        rollout=rollout, reporter=reporter, client=client, spool=spool, clearance=clearance, config=actor, labels=labels
+    )
 
 
-def _operator(config: RunConfig, env: RobotEnv) -> Operator | None:
+def _operator(config: RunConfig, env: RobotEnv, beside: Beside) -> Operator | None:
     always_drive = config.actor.mode == "collect"
     if not (always_drive or config.actor.intervention.enabled):
         return None
-    inner = env.env if isinstance(env, FilmedEnv) else env
+    person = beside.operator(env.spec, always_drive=always_drive)
+    if person is not None:
+        return person
+    inner = env
+    while isinstance(inner, FilmedEnv | JudgedEnv):
+        inner = inner.env
     return envs.build_operator(inner, config.actor.intervention, always_drive=always_drive)
 
 
-def _policy(config: RunConfig, spec: RobotSpec, client: LearnerClient, clearance: Clearance) -> ChunkPolicy | None:
+def _realtime_plan(config: RunConfig, policy: RemotePolicy | None, tick_s: float) -> RealTimePlan | None:
+    """Returns how a robot asks ahead of time; None for a simulator, whose time waits for its policy."""
+    if policy is None or config.environment.realtime_factor != 1:
+        return None
+    actor = config.actor
+    return RealTimePlan(
+        policy=policy,
+        execution_horizon=actor.execution_horizon,
+        latency=LatencyEstimate(tick_s),
+        chunking=actor.chunking,
+        max_under_way=actor.max_requests,
+        ensemble_decay=actor.ensemble_decay,
+    )
+
+
+def _policy(config: RunConfig, spec: RobotSpec, client: LearnerClient, clearance: Clearance) -> RemotePolicy | None:
     if config.actor.mode == "collect":
         return None
-    if config.actor.policy == "remote":
-        return RemotePolicy(
-            client,
-            timeout_s=config.transport.request_timeout_s,
-            is_stopping=clearance.is_stopping,
-            wait_for_policy_s=config.actor.wait_for_policy_s,
-        )
-    from actor.local_policy import FollowingPolicy  # Brings torch, which a robot machine need not have.
+    service: ActionService = client
+    if config.actor.policy == "local":
+        from actor.local_policy import FollowingPolicy  # Brings torch, which a robot machine need not have.
 
-    cache = RunDirectory.of(config).root / "fetched_policies"
-    return FollowingPolicy(client, spec, cache=cache, seed=config.seed, is_stopping=clearance.is_stopping)
+        cache = RunDirectory.of(config).root / "fetched_policies"
+        service = FollowingPolicy(client, spec, cache=cache, seed=config.seed)
+    return RemotePolicy(
+        service,
+        timeout_s=config.transport.request_timeout_s,
+        is_stopping=clearance.is_stopping,
+        wait_for_policy_s=config.actor.wait_for_policy_s,
+    )

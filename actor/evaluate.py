@@ -5,10 +5,21 @@ import logging
 import time
 from pathlib import Path
 
+from actor.beside import Beside
 from actor.evaluation import Evaluation
-from actor.evaluation_report import EvaluationReport, describe, success_by_prompt, success_rate, write_report
+from actor.evaluation_report import (
+    EvaluationReport,
+    describe,
+    first_attempts,
+    success_at_attempt,
+    success_by_prompt,
+    success_rate,
+    write_report,
+)
 from actor.local_policy import LocalPolicy
+from actor.start_states import read_starts, write_starts
 from robot_infra import envs
+from robot_infra.interfaces import RobotEnv
 from serl_launcher.config.root import RunConfig
 from serl_launcher.errors import CheckpointError, ConfigError
 from serl_launcher.policies import policy_hash
@@ -29,17 +40,24 @@ def evaluate(config: RunConfig) -> EvaluationReport:
     output = Path(settings.output_dir or RunDirectory.of(config).root / f"eval-{digest[:12]}{suffix}").absolute()
     started_s = time.monotonic()
     with contextlib.ExitStack() as stack:
-        simulators = [envs.build(config.environment) for _ in range(min(settings.num_lanes, settings.num_episodes))]
-        for simulator in simulators:
-            stack.callback(simulator.close)
-        results = Evaluation(
+        beside = Beside.open(config)
+        stack.callback(beside.close)
+        simulators: list[RobotEnv] = []
+        for _ in range(min(settings.num_lanes, settings.num_episodes)):
+            simulators.append(beside.judged(envs.build(config.environment)))
+            stack.callback(simulators[-1].close)
+        starts = read_starts(Path(settings.start_states)) if settings.start_states else None
+        evaluation = Evaluation(
             policy=LocalPolicy(directory, simulators[0].spec, seed=config.seed),
             envs=simulators,
             config=settings,
             execution_horizon=config.actor.execution_horizon,
             max_change=config.actor.max_change,
             video_dir=output / "videos",
-        ).run()
+            recorded_starts=starts,
+        )
+        results = evaluation.run()
+        control_hz = simulators[0].spec.control_hz
     report = EvaluationReport(
         checkpoint=str(directory),
         policy_hash=digest,
@@ -50,10 +68,12 @@ def evaluate(config: RunConfig) -> EvaluationReport:
         execution_horizon=config.actor.execution_horizon,
         wrong_prompt=settings.wrong_prompt,
         duration_s=time.monotonic() - started_s,
-        overall=success_rate(results),
-        by_prompt=success_by_prompt(results),
+        overall=success_rate(first_attempts(results), control_hz=control_hz),
+        by_prompt=success_by_prompt(first_attempts(results), control_hz=control_hz),
+        success_at_attempt=success_at_attempt(results, settings.num_attempts),
     )
     write_report(report, results, output)
+    write_starts(evaluation.starts, output / "starts.json")
     for line in describe(report):
         logger.info("%s", line)
     logger.info("Report, table and videos are in %s.", output)

@@ -24,6 +24,8 @@ class EpisodeResult(msgspec.Struct, frozen=True, kw_only=True):
     """What the policy was told."""
     success: bool
     num_steps: int
+    attempt: int = 1
+    """1 for the first try of this start state."""
 
 
 class SuccessRate(msgspec.Struct, frozen=True, kw_only=True):
@@ -37,6 +39,8 @@ class SuccessRate(msgspec.Struct, frozen=True, kw_only=True):
     mean_steps: float
     """Over all episodes."""
     mean_steps_of_successes: float | None
+    cycle_time_s: float | None = None
+    """Mean time of a successful episode on the robot's clock, without resets."""
 
 
 class EvaluationReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,6 +58,8 @@ class EvaluationReport(msgspec.Struct, frozen=True, kw_only=True):
     duration_s: float
     overall: SuccessRate
     by_prompt: dict[str, SuccessRate]
+    success_at_attempt: list[float] = []
+    """Share of start states that were solved within 1, 2, ... attempts."""
 
 
 def wilson_interval(num_successes: int, num_trials: int) -> tuple[float, float]:
@@ -66,11 +72,27 @@ def wilson_interval(num_successes: int, num_trials: int) -> tuple[float, float]:
     return max(0.0, centre - half), min(1.0, centre + half)
 
 
-def success_rate(results: Sequence[EpisodeResult]) -> SuccessRate:
-    """Returns the success of these episodes."""
+def first_attempts(results: Sequence[EpisodeResult]) -> list[EpisodeResult]:
+    """Returns the episodes that were not retries."""
+    return [result for result in results if result.attempt == 1]
+
+
+def success_at_attempt(results: Sequence[EpisodeResult], num_attempts: int) -> list[float]:
+    """Returns the share of start states that were solved within 1, 2, ... `num_attempts` attempts."""
+    episodes = {result.episode for result in results}
+    solved = [
+        {result.episode for result in results if result.success and result.attempt <= attempt}
+        for attempt in range(1, num_attempts + 1)
+    ]
+    return [len(each) / max(len(episodes), 1) for each in solved]
+
+
+def success_rate(results: Sequence[EpisodeResult], *, control_hz: float | None = None) -> SuccessRate:
+    """Returns the success of these episodes; with the robot's rate also their cycle time."""
     lengths = [result.num_steps for result in results]
     successful = [result.num_steps for result in results if result.success]
     low, high = wilson_interval(len(successful), len(results))
+    steps_of_successes = sum(successful) / len(successful) if successful else None
     return SuccessRate(
         num_episodes=len(results),
         num_successes=len(successful),
@@ -78,14 +100,18 @@ def success_rate(results: Sequence[EpisodeResult]) -> SuccessRate:
         wilson_low=low,
         wilson_high=high,
         mean_steps=sum(lengths) / max(len(lengths), 1),
-        mean_steps_of_successes=sum(successful) / len(successful) if successful else None,
+        mean_steps_of_successes=steps_of_successes,
+        cycle_time_s=steps_of_successes / control_hz if steps_of_successes and control_hz else None,
     )
 
 
-def success_by_prompt(results: Sequence[EpisodeResult]) -> dict[str, SuccessRate]:
+def success_by_prompt(results: Sequence[EpisodeResult], *, control_hz: float | None = None) -> dict[str, SuccessRate]:
     """Returns the success per prompt of the scene, in alphabetical order."""
     prompts = sorted({result.prompt for result in results})
-    return {prompt: success_rate([result for result in results if result.prompt == prompt]) for prompt in prompts}
+    return {
+        prompt: success_rate([result for result in results if result.prompt == prompt], control_hz=control_hz)
+        for prompt in prompts
+    }
 
 
 def write_report(report: EvaluationReport, results: Sequence[EpisodeResult], directory: Path) -> None:
@@ -104,11 +130,16 @@ def describe(report: EvaluationReport) -> list[str]:
     lines = [
         f"Policy {report.policy_hash[:12]}: {_line(report.overall)}{', told wrong prompts' * report.wrong_prompt}."
     ]
-    return lines + [f"  {prompt!r}: {_line(rate)}." for prompt, rate in report.by_prompt.items()]
+    lines += [f"  {prompt!r}: {_line(rate)}." for prompt, rate in report.by_prompt.items()]
+    if len(report.success_at_attempt) > 1:
+        shares = ", ".join(f"{share:.1%} at {number}" for number, share in enumerate(report.success_at_attempt, 1))
+        lines.append(f"  Solved within so many attempts: {shares}.")
+    return lines
 
 
 def _line(rate: SuccessRate) -> str:
     return (
         f"{rate.num_successes} of {rate.num_episodes} succeeded, {rate.success_rate:.1%} "
         f"[{rate.wilson_low:.1%}, {rate.wilson_high:.1%}] (Wilson 95 %), {rate.mean_steps:.1f} steps on average"
+        + (f", {rate.cycle_time_s:.1f} s per success" if rate.cycle_time_s else "")
     )

@@ -8,30 +8,16 @@ While the person acts, the policy is not asked.
 """
 
 import math
-from collections import deque
-from dataclasses import dataclass, field
-from typing import Protocol
+from dataclasses import dataclass
 
 import numpy as np
 
+from actor.plan import NO_POLICY, ChunkPolicy, Plan, SteppedPlan
+from actor.realtime_plan import ChunkNote, RealTimePlan
 from robot_infra.interfaces import Operator, Transition
-from serl_launcher.errors import SafetyError
-from serl_launcher.types import ActionChunk, Observation, Outcome, Source
+from serl_launcher.types import Observation, Outcome, Source
 
-NO_POLICY = -1
-"""Policy version of a tick at which no policy was asked."""
-
-
-class ChunkPolicy(Protocol):
-    """Whatever proposes actions: the learner, or weights in this process."""
-
-    def chunk_for(self, observation: Observation, *, patience_s: float = math.inf) -> ActionChunk | None:
-        """Returns the next actions; None where none came within `patience_s` seconds or the actor is to stop."""
-        ...
-
-    def forget(self) -> None:
-        """Drops a request that is under way: the robot went on, its answer would be out of date."""
-        ...
+__all__ = ["NO_POLICY", "ChunkPolicy", "Control", "Decision"]
 
 
 @dataclass(kw_only=True, slots=True)
@@ -45,6 +31,8 @@ class Decision:
     """Version of the weights that proposed an action at this tick, or NO_POLICY."""
     proposal: np.ndarray | None = None
     """What the policy proposed where a person overrode it, float32 [A]."""
+    chunk_index: int = -1
+    """Which action of its chunk it is; -1 where the policy did not act."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -57,63 +45,67 @@ class Control:
     """Actions of a chunk that are executed before the next is asked for."""
     patience_s: float = math.inf
     """How long a tick waits for the policy; a real robot rather holds still."""
+    plan: Plan | None = None
+    """Turns chunks into actions; None: execute, then ask and wait."""
     num_takeovers: int = 0
     """Takeovers in this episode."""
-    _planned: deque[np.ndarray] = field(default_factory=deque)
-    _policy_version: int = NO_POLICY
     _person_acts: bool = False
+
+    def __post_init__(self) -> None:
+        if self.plan is None and self.policy is not None:
+            self.plan = SteppedPlan(
+                policy=self.policy, execution_horizon=self.execution_horizon, patience_s=self.patience_s
+            )
 
     def begin(self, observation: Observation) -> None:
         """Starts an episode; waits for the first chunk, because a robot at its start pose can wait safely."""
         self.num_takeovers = 0
         self._person_acts = False
-        self._drop_chunk()
         if self.operator is not None:
             self.operator.reset()
-        if self.policy is not None:
-            self._plan(self.policy.chunk_for(observation))
+        if self.plan is not None:
+            self.plan.begin(observation)
 
     def decide(self, observation: Observation) -> Decision | None:
         """Returns what to do now; None where neither person nor policy has a command: hold still."""
-        proposal = self._planned[0] if self._planned else None
+        planned = self.plan.look() if self.plan is not None else None
+        proposal = None if planned is None else planned.action
         command = self.operator.command(observation, proposal) if self.operator is not None else None
         if command is not None:
-            return self._follow_person(command, proposal)
+            version = NO_POLICY if planned is None else planned.policy_version
+            return self._follow_person(command, proposal, version)
         self._person_acts = False
         return self._follow_policy(observation)
 
     def judge(self, transition: Transition) -> tuple[Outcome, str]:
         """Returns the outcome of the episode and who judged it."""
+        if transition.outcome is not None:
+            return transition.outcome, transition.judged_by
         if self.operator is not None:
             return self.operator.judge(transition), "human"
         return (Outcome.SUCCESS if transition.success else Outcome.FAILURE), "environment"
 
-    def _follow_person(self, command: np.ndarray, proposal: np.ndarray | None) -> Decision:
+    def chunk_notes(self) -> list[ChunkNote]:
+        """Returns how the chunks of this episode came, where they are asked for ahead of time."""
+        return list(self.plan.notes) if isinstance(self.plan, RealTimePlan) else []
+
+    def figures(self) -> dict[str, float]:
+        """Returns latency and held ticks, where chunks are asked for ahead of time."""
+        return self.plan.figures() if isinstance(self.plan, RealTimePlan) else {}
+
+    def _follow_person(self, command: np.ndarray, proposal: np.ndarray | None, version: int) -> Decision:
         if not self._person_acts and self.policy is not None:
             self.num_takeovers += 1
         self._person_acts = True
-        version = self._policy_version if proposal is not None else NO_POLICY
-        self._drop_chunk()
+        if self.plan is not None:
+            self.plan.drop()
         return Decision(action=command, source=Source.HUMAN, policy_version=version, proposal=proposal)
 
     def _follow_policy(self, observation: Observation) -> Decision | None:
-        if not self._planned and self.policy is not None:
-            self._plan(self.policy.chunk_for(observation, patience_s=self.patience_s))
-        if not self._planned:
+        planned = self.plan.take(observation) if self.plan is not None else None
+        if planned is None:
             return None
-        return Decision(action=self._planned.popleft(), source=Source.POLICY, policy_version=self._policy_version)
-
-    def _plan(self, chunk: ActionChunk | None) -> None:
-        if chunk is not None:
-            if not np.isfinite(chunk.actions).all():
-                raise SafetyError(
-                    f"Policy {chunk.policy_version} proposes actions that are not finite. The robot holds."
-                )
-            self._planned.extend(chunk.actions[: self.execution_horizon])
-            self._policy_version = chunk.policy_version
-
-    def _drop_chunk(self) -> None:
-        self._planned.clear()
-        self._policy_version = NO_POLICY
-        if self.policy is not None:
-            self.policy.forget()
+        return Decision(
+            action=planned.action, source=Source.POLICY, policy_version=planned.policy_version,
+            chunk_index=planned.index,
+        )  # fmt: skip

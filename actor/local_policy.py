@@ -1,10 +1,10 @@
 """Runs weights in this process. Only what needs the `policy` extra imports this module: it brings torch."""
 
 import logging
-import math
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Protocol
 
@@ -13,11 +13,11 @@ import torch
 
 from actor.policy_client import COMPLAIN_EVERY_S, STOP_POLL_S, TEMPORARY
 from actor.progress import Throttle
-from serl_launcher.errors import SpecMismatch
-from serl_launcher.images import decode_image, encode_image
-from serl_launcher.policies import load_policy
+from serl_launcher.errors import DeadlineExceeded, SpecMismatch
+from serl_launcher.images import decode_image, encode_image, stack_images
+from serl_launcher.policies.any_policy import load_any_policy
 from serl_launcher.specs import RobotSpec
-from serl_launcher.types import ActionChunk, Observation
+from serl_launcher.types import ActionChunk, Observation, Unfinished
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class LocalPolicy:
         """
         self.version = version
         self._spec = spec
-        self._policy = load_policy(directory, device=device)
+        self._policy = load_any_policy(directory, device=device)
         self._generator = torch.Generator(device=device).manual_seed(seed)
         check_same_robot(self._policy.spec, spec, directory)
 
@@ -48,19 +48,11 @@ class LocalPolicy:
         actions = self._policy.act(images, state, prompts, generator=self._generator)
         return [ActionChunk(actions=chunk, policy_version=self.version) for chunk in actions]
 
-    def chunk_for(self, observation: Observation, *, patience_s: float = math.inf) -> ActionChunk | None:
-        """Returns the next actions; never waits for anybody, so `patience_s` has no effect."""
-        del patience_s
-        return self.act([observation])[0]
-
-    def forget(self) -> None:
-        """Does nothing: no request is ever under way."""
-
     def _images_of(self, observation: Observation) -> np.ndarray:
         """Returns uint8 [C, H, W, 3] as the learner would see them, with the losses of the camera's encoding."""
         cameras = [self._spec.camera(name) for name in self._policy.spec.camera_names]
         encoded = [encode_image(observation.images[camera.name], camera) for camera in cameras]
-        return np.stack([decode_image(image, camera.shape) for image, camera in zip(encoded, cameras, strict=True)])
+        return stack_images([decode_image(image, camera.shape) for image, camera in zip(encoded, cameras, strict=True)])
 
 
 class Announced(Protocol):
@@ -84,42 +76,61 @@ class Publications(Protocol):
 
 
 class FollowingPolicy:
-    """Runs the newest published weights in this process; it changes them between chunks only."""
+    """Answers with the newest published weights, in a thread of this process; it changes them between chunks only."""
 
-    def __init__(
-        self, publications: Publications, spec: RobotSpec, *, cache: Path, seed: int, is_stopping: Callable[[], bool]
-    ) -> None:
+    def __init__(self, publications: Publications, spec: RobotSpec, *, cache: Path, seed: int) -> None:
         """Prepares to follow what the learner announces; versions are kept below `cache`."""
         self._publications = publications
         self._spec = spec
         self._cache = cache
         self._seed = seed
-        self._is_stopping = is_stopping
         self._current: LocalPolicy | None = None
         self._complaint = Throttle(COMPLAIN_EVERY_S)
+        # One thread each: the noise depends on the order of calls, and a slow fetch delays no action.
+        self._acting = ThreadPoolExecutor(1, thread_name_prefix="local-policy")
+        self._fetching = ThreadPoolExecutor(1, thread_name_prefix="fetch-policy")
+        self._fetch: Future[None] | None = None
 
-    def chunk_for(self, observation: Observation, *, patience_s: float = math.inf) -> ActionChunk | None:
-        """Returns the next actions of the newest weights at hand; waits only while there are none at all."""
-        give_up_at = time.monotonic() + patience_s
-        while not self._is_stopping():
-            self._refresh()
-            if self._current is not None:
-                return self._current.chunk_for(observation)
-            if time.monotonic() >= give_up_at:
-                return None
+    def act_async(
+        self, observations: list[Observation], *, timeout_s: float, unfinished: Sequence[Unfinished | None] = ()
+    ) -> "Future[list[ActionChunk]]":
+        """Returns at once; the future gives one chunk per observation, or DeadlineExceeded while there are no weights.
+
+        `unfinished` is not used: chunks are drawn afresh.
+        """
+        del unfinished
+        return self._acting.submit(self._act, observations, time.monotonic(), timeout_s)
+
+    def _act(self, observations: list[Observation], began_s: float, timeout_s: float) -> list[ActionChunk]:
+        while not self._refresh():
+            if time.monotonic() - began_s >= timeout_s:
+                raise DeadlineExceeded("The learner has published no policy yet.")
             time.sleep(STOP_POLL_S)
-        return None
+        assert self._current is not None
+        started_s = time.monotonic()
+        chunks = self._current.act(observations)
+        ended_s = time.monotonic()
+        timings = {
+            "queue": 1e3 * (started_s - began_s), "model": 1e3 * (ended_s - started_s),
+            "round_trip": 1e3 * (ended_s - began_s),
+        }  # fmt: skip
+        for chunk in chunks:
+            chunk.timings_ms = dict(timings)
+        return chunks
 
-    def forget(self) -> None:
-        """Does nothing: no request is ever under way."""
-
-    def _refresh(self) -> None:
+    def _refresh(self) -> bool:
+        """Begins to fetch a newer announced version; returns whether there are weights at all."""
         announcement = self._publications.announcement
-        if announcement is None or announcement.policy_version < 0:
-            return
-        version = announcement.policy_version
-        if self._current is not None and self._current.version == version:
-            return
+        version = -1 if announcement is None else announcement.policy_version
+        is_new = version >= 0 and (self._current is None or self._current.version != version)
+        if self._fetch is not None and self._fetch.done():
+            self._fetch.result()
+            self._fetch = None
+        if is_new and self._fetch is None:
+            self._fetch = self._fetching.submit(self._take_over, version)
+        return self._current is not None
+
+    def _take_over(self, version: int) -> None:
         try:
             directory = self._publications.fetch_policy(
                 version, self._cache / f"{version:08d}", timeout_s=FETCH_TIMEOUT_S

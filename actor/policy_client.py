@@ -3,12 +3,13 @@
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Protocol
 
+from actor.realtime_plan import Answer
 from serl_launcher.errors import DeadlineExceeded, PolicyError, Refused
-from serl_launcher.types import ActionChunk, Observation
+from serl_launcher.types import ActionChunk, Observation, Unfinished
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +23,9 @@ TEMPORARY = (DeadlineExceeded, Refused, PolicyError)
 class ActionService(Protocol):
     """What answers action requests; `serl_launcher.transport.client.LearnerClient` is one."""
 
-    def act_async(self, observations: list[Observation], *, timeout_s: float) -> Future[list[ActionChunk]]:
+    def act_async(
+        self, observations: list[Observation], *, timeout_s: float, unfinished: Sequence[Unfinished | None] = ...
+    ) -> Future[list[ActionChunk]]:
         """Asks for one chunk per observation, all from the same weights."""
         ...
 
@@ -51,6 +54,10 @@ class RemotePolicy:
         self._is_stopping = is_stopping
         self._wait_for_policy_s = wait_for_policy_s
         self._pending: Future[list[ActionChunk]] | None = None
+        self._asked: list[tuple[int, Future[list[ActionChunk]]]] = []
+        self._quiet_until_s = -math.inf
+        self.num_failures = 0
+        """Questions that were answered by an error or not in time."""
         self._away_since: float | None = None
         self._complained_at = -math.inf
         self._has_answered = False
@@ -83,13 +90,56 @@ class RemotePolicy:
                 return None
         return None
 
+    def ask(self, observation: Observation, *, tick: int, unfinished: Unfinished | None = None) -> bool:
+        """Asks without waiting; returns False, and does not ask, where it has failed less than RETRY_AFTER_S ago.
+
+        Args:
+            observation: What the robot sees now.
+            tick: Comes back with the answer.
+            unfinished: What the next chunk should continue.
+        """
+        if time.monotonic() < self._quiet_until_s:
+            return False
+        more = {"unfinished": [unfinished]} if unfinished is not None else {}
+        self._asked.append((tick, self._service.act_async([observation], timeout_s=self._timeout_s, **more)))
+        return True
+
+    def answers(self) -> list[Answer]:
+        """Returns the chunks that have arrived since the last call, oldest question first; never waits.
+
+        Raises:
+            HiorsError: An error that asking again cannot mend.
+        """
+        arrived = [(tick, future) for tick, future in self._asked if future.done()]
+        self._asked = [(tick, future) for tick, future in self._asked if not future.done()]
+        answers = []
+        for tick, future in arrived:
+            try:
+                [chunk] = future.result()
+            except TEMPORARY as exc:
+                self._quiet_until_s = time.monotonic() + RETRY_AFTER_S
+                self._note_failure(exc)
+            else:
+                self._note_answer()
+                answers.append(Answer(tick=tick, chunk=chunk))
+        return answers
+
+    @property
+    def num_under_way(self) -> int:
+        """Questions of `ask` without an answer yet."""
+        return len(self._asked)
+
     def forget(self) -> None:
-        """Drops the request that is under way."""
+        """Drops the requests that are under way."""
+        for _, future in self._asked:
+            future.cancel()
+        self._asked.clear()
         if self._pending is not None:
             self._pending.cancel()
             self._pending = None
 
     def _note_failure(self, error: Exception) -> None:
+        self.num_failures += 1
         now = time.monotonic()
         self._away_since = self._away_since or now
         waited_s = now - self._away_since

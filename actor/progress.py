@@ -127,7 +127,10 @@ class Progress:
             num_steps=self.num_steps,
             recent=list(self.recent),
         )
-        write_atomic(self.path, msgspec.json.encode(kept), sync=False)
+        try:
+            write_atomic(self.path, msgspec.json.encode(kept), sync=False)
+        except OSError as exc:  # After a restart the session number keeps episode ids apart all the same.
+            logger.warning("The progress file %s cannot be written: %s", self.path, exc)
 
 
 def describe(progress: Progress) -> str:

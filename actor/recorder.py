@@ -52,13 +52,20 @@ class Recorder:
     actor_id: str
     num_steps: int = 0
     """Steps of the current episode."""
+    last_episode_id: str | None = None
+    """The episode that ended last; late labels are about it."""
     _episode: EpisodeStarted | None = None
+    _unwritten_end: EpisodeEnded | None = None
+    """End of an episode that the log refused; without it the log does not know the outcome."""
 
     def close_abandoned(self) -> int:
-        """Ends the episodes that a killed predecessor left open as aborted; returns how many.
+        """Ends the episodes that a killed predecessor, or a full disk, left open as aborted; returns how many.
 
-        What the robot saw last is not known any more: their final observation is black.
+        What the robot saw last is not known any more: their final observation is black. An end that only the disk
+        refused is written as it was.
         """
+        if self._unwritten_end is not None:
+            self._write_end(self._unwritten_end)
         abandoned = self.log.open_episodes()
         for episode_id, num_steps in abandoned:
             logger.warning("Episode %s was cut off after %d steps; it is recorded as aborted.", episode_id, num_steps)
@@ -87,6 +94,7 @@ class Recorder:
         if self._episode is not None and self.num_steps > 0:
             final = encode_observation(observation, self.spec)
             self._append_end(self._episode.episode_id, self.num_steps, final, (outcome, labelled_by))
+            self.last_episode_id = self._episode.episode_id
         self._episode = None
 
     def label(self, episode_id: str, outcome: Outcome, labelled_by: str) -> None:
@@ -116,7 +124,12 @@ class Recorder:
         self, episode_id: str, num_steps: int, final: EncodedObservation, judgement: tuple[Outcome, str]
     ) -> None:
         outcome, labelled_by = judgement
-        self.log.append(EpisodeEnded(episode_id, num_steps, final, outcome, labelled_by, time.time()))
+        self._write_end(EpisodeEnded(episode_id, num_steps, final, outcome, labelled_by, time.time()))
+
+    def _write_end(self, ended: EpisodeEnded) -> None:
+        self._unwritten_end = ended
+        self.log.append(ended)
+        self._unwritten_end = None
 
     def _nothing_seen(self) -> EncodedObservation:
         images = {camera.name: encode_image(np.zeros(camera.shape, np.uint8), camera) for camera in self.spec.cameras}

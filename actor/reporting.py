@@ -36,6 +36,8 @@ class Reporter:
     status_path: Path
     num_unsent: Callable[[], int]
     """Events that the learner has not confirmed yet."""
+    figures: Callable[[], dict[str, float]] = dict
+    """More numbers, e.g. latencies."""
     _log_due: Throttle = field(default_factory=lambda: Throttle(30.0))
     _status_due: Throttle = field(default_factory=lambda: Throttle(1.0))
 
@@ -58,4 +60,5 @@ class Reporter:
         write_status(self.status_path, {**values, **self._values()})
 
     def _values(self) -> dict[str, float | int | str]:
-        return {**self.progress.values(), "num_late_ticks": self.pacer.num_late, "num_unsent": self.num_unsent()}
+        loop = {"num_late_ticks": self.pacer.num_late, "num_unsent": self.num_unsent()}
+        return {**self.progress.values(), **self.figures(), **loop}

@@ -1,5 +1,6 @@
 """The control loop: one robot, one episode after the other."""
 
+import contextlib
 import logging
 import time
 from collections.abc import Callable
@@ -12,13 +13,17 @@ from actor.intervention import NO_POLICY, Control
 from actor.pacer import Pacer
 from actor.progress import EpisodeSummary, Progress
 from actor.recorder import Recorder
+from actor.timings import HELD, TimingLog
 from robot_infra import safety
 from robot_infra.interfaces import RobotEnv, Transition
+from serl_launcher.errors import SafetyError, SpoolFull
 from serl_launcher.types import Observation, Outcome, Source
 
 logger = logging.getLogger(__name__)
 
 OnTick = Callable[[], None]
+
+DISK_RETRY_S = 0.5
 
 
 @dataclass(kw_only=True, slots=True)
@@ -43,25 +48,48 @@ class Rollout:
     clearance: Clearance
     pacer: Pacer
     seed_offset: int = 0
-    _last_command: np.ndarray | None = None
+    timings: TimingLog | None = None
+    """Where the durations of every tick go."""
+    gate: safety.Gate = field(init=False)
+    """What every command passes; remembers how the robot moves, and its faults."""
+
+    def __post_init__(self) -> None:
+        self.gate = safety.Gate(self.limits)
 
     def run(self, *, num_episodes: int, after_episode: Callable[[EpisodeSummary], None], on_tick: OnTick) -> None:
         """Plays until `num_episodes` have finished over the whole life of this actor; 0: until told to stop."""
         while num_episodes == 0 or self.progress.num_finished < num_episodes:
             if not self.clearance.wait_for_next_episode():
                 return
-            episode = self.play_episode(on_tick)
+            try:
+                episode = self.play_episode(on_tick)
+            except SpoolFull as exc:
+                self._wait_for_room(exc)
+                continue
             self.progress.finish(episode)
             after_episode(episode)
+
+    def _wait_for_room(self, reason: SpoolFull) -> None:
+        """Waits until the spool takes events again; what it has of the cut-off episode is closed as aborted."""
+        logger.error("The episode is cut off, the robot holds still: %s", reason)
+        while not self.clearance.is_stopping():
+            try:
+                self.recorder.close_abandoned()
+            except SpoolFull:
+                time.sleep(DISK_RETRY_S)
+            else:
+                return
 
     def play_episode(self, on_tick: OnTick) -> EpisodeSummary:
         """Plays one episode and records it, also when it is cut short: by a stop, an error or a fault."""
         tally = _Tally(number=self.progress.next_number())
         seed = self.seed_offset + tally.number
         observation = self.env.reset(seed=seed)
-        self._last_command = safety.standing_still(self.env.spec, observation.state)
+        self.gate.begin(safety.standing_still(self.env.spec, observation.state))
         self.recorder.begin(tally.number, seed=seed, prompt=observation.prompt)
         outcome, labelled_by = Outcome.ABORTED, ""
+        if self.timings is not None:
+            self.timings.begin()
         try:
             self.control.begin(observation)
             self.pacer.start()
@@ -74,28 +102,52 @@ class Rollout:
                     outcome, labelled_by = self.control.judge(transition)
                 self.pacer.finish_tick()
                 on_tick()
-        finally:
-            # The outcome is known before the last event is written, so a fault can never look like a success.
-            self.recorder.end(observation, outcome, labelled_by)
+        except BaseException as exc:
+            if isinstance(exc, SafetyError | SpoolFull):
+                self._brake()
+            with contextlib.suppress(SpoolFull):  # A full disk must not hide what went wrong.
+                self.recorder.end(observation, outcome, labelled_by)
+            raise
+        # The outcome is known before the last event is written, so a fault can never look like a success.
+        self.recorder.end(observation, outcome, labelled_by)
+        if self.timings is not None:
+            self.timings.end(tally.number, self.control.chunk_notes())
         return self._summary(tally, outcome)
 
     def _tick(self, observation: Observation, tally: _Tally) -> tuple[Transition, bool]:
         """Commands the robot once; returns what came of it, and whether somebody decided it (it is recorded then)."""
+        began_s = time.monotonic()
         decision = self.control.decide(observation)
+        decided_s = time.monotonic()
         if decision is None:
-            return self._hold(observation), False
-        transition = self.env.step(safety.admit(decision.action, self._last_command, self.limits))
+            transition = self._hold(observation)
+            self._note_tick(began_s, decided_s, HELD)
+            return transition, False
+        transition = self.env.step(self.gate.admit(decision.action))
+        self._note_tick(began_s, decided_s, decision.chunk_index)
         self.recorder.record(observation, decision, transition)
-        self._last_command = transition.executed_action
+        self.gate.note_executed(transition.executed_action)
         tally.num_human_steps += decision.source is Source.HUMAN
         tally.policy_version = max(tally.policy_version, decision.policy_version)
         return transition, True
 
+    def _note_tick(self, began_s: float, decided_s: float, chunk_index: int) -> None:
+        if self.timings is not None:
+            self.timings.note_tick(began_s, decided_s, time.monotonic(), chunk_index)
+
     def _hold(self, observation: Observation) -> Transition:
         """Keeps the robot where it was last commanded to; nobody decided that, so nobody should learn from it."""
-        if self._last_command is None:
+        command = self.gate.hold()
+        if command is None:
             return _nothing_happened(observation, self.env.spec.action_dim)
-        return self.env.step(safety.admit(self._last_command, self._last_command, self.limits))
+        return self.env.step(command)
+
+    def _brake(self) -> None:
+        """Brings a moving robot to rest within its limits; it stays there."""
+        with contextlib.suppress(SafetyError):  # A robot with a fault of its own has stopped already.
+            while self.gate.is_moving and (command := self.gate.hold()) is not None:
+                self.env.step(command)
+                self.pacer.finish_tick()
 
     def _summary(self, tally: _Tally, outcome: Outcome) -> EpisodeSummary:
         return EpisodeSummary(

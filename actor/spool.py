@@ -15,6 +15,7 @@ from pathlib import Path
 
 import lmdb
 
+from serl_launcher import failpoints
 from serl_launcher.errors import DatasetError, SessionFenced, SpoolFull
 from serl_launcher.events import EpisodeEnded, EpisodeLabelled, EpisodeStarted, Event, StepRecorded, encode_event
 from serl_launcher.storage import DirectoryLock, key_to_number, number_to_key, open_store
@@ -114,6 +115,7 @@ class Spool:
         Raises:
             SpoolFull: The limit is reached, or the disk is full. Nothing of the event is stored. The end of an episode
                 and labels are refused only by a full disk.
+            DatasetError: The spool cannot be used any more; start the actor again.
             ValueError: The event is out of order in its episode.
         """
         encoded = encode_event(event)
@@ -126,12 +128,13 @@ class Spool:
                     transaction.put(number_to_key(seq), encoded, db=self._db["events"], append=True)
             except lmdb.Error as exc:
                 self.num_refused += 1
-                raise SpoolFull(
-                    f"Expected to store an event of {len(encoded)} bytes in {self.path}: {exc}. Free disk space; "
-                    f"{self.num_pending} events wait for the learner."
-                ) from exc
+                raise _refused(
+                    exc, f"Expected to store an event of {len(encoded)} bytes in {self.path}, where {self.num_pending} "
+                    "events wait for the learner",
+                ) from exc  # fmt: skip
             self._last_seq = seq
             self._pending_bytes += len(encoded)
+        failpoints.reached("spool appended")
         if self._listener is not None:
             self._listener()
         return seq
@@ -152,11 +155,18 @@ class Spool:
         return found
 
     def acknowledge(self, seq: int) -> None:
-        """Deletes the events up to `seq`, which the learner has committed."""
+        """Deletes the events up to `seq`, which the learner has committed.
+
+        Raises:
+            SpoolFull: The disk is so full that nothing can be deleted either; the learner will be asked again.
+        """
         if seq > self._last_seq:
             raise ValueError(f"Expected an acknowledgement up to {self._last_seq}, got {seq}.")
         while self._acknowledged_seq < seq:
-            self._delete_up_to(min(seq, self._acknowledged_seq + _DELETED_AT_ONCE))
+            try:
+                self._delete_up_to(min(seq, self._acknowledged_seq + _DELETED_AT_ONCE))
+            except lmdb.Error as exc:
+                raise _refused(exc, f"Expected to delete delivered events in {self.path}") from exc
 
     def open_episodes(self) -> list[tuple[str, int]]:
         """Returns (episode id, number of steps) of the episodes without an end, oldest first."""
@@ -168,6 +178,7 @@ class Spool:
         """Forces everything to disk; appends go on meanwhile."""
         if not self._is_closed:
             self._store.sync(True)  # noqa: FBT003 - The binding takes it by position only.
+            failpoints.reached("spool synced")
 
     def _open_store(self) -> lmdb.Environment:
         def opened() -> lmdb.Environment:
@@ -249,9 +260,16 @@ class Spool:
                         num_bytes += len(cursor.value())
                         found = cursor.delete()
                 transaction.put(b"acknowledged_seq", number_to_key(seq), db=self._db["meta"])
+            failpoints.reached("spool acknowledged")
             self._acknowledged_seq = seq
             self._pending_bytes -= num_bytes
             self._changed.notify_all()
+
+
+def _refused(error: lmdb.Error, what: str) -> SpoolFull | DatasetError:
+    if isinstance(error, lmdb.PanicError | lmdb.CorruptedError):
+        return DatasetError(f"{what}, but the spool is broken: {error}. Start the actor again.")
+    return SpoolFull(f"{what}: {error}. Free disk space.")
 
 
 def _check_number(got: int, want: int, episode_id: str) -> None:

@@ -3,7 +3,7 @@
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 
@@ -110,6 +110,9 @@ class FilmedEnv:
         """Finishes the video and frees the robot."""
         self._finish()
         self.env.close()
+
+    def __getattr__(self, name: str) -> Any:  # Any: whatever else the robot has, e.g. `keeps_time`.
+        return getattr(self.env, name)
 
     def _finish(self) -> None:
         if self._video is not None:

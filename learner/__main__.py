@@ -30,6 +30,8 @@ def main() -> int:
 def child_specs(config: RunConfig, overrides: list[str]) -> list[ChildSpec]:
     """Returns the processes of this run. `resume` was decided here, so the children just continue."""
     arguments = [*overrides, "resume=auto"]
+    if config.algo.name == "reward_classifier":
+        return [_trainer([sys.executable, "-m", "learner.train_reward", *arguments], config)]
     collects_only = config.algo.name == "data_collection"
     server = ChildSpec(
         name="server",
@@ -39,23 +41,21 @@ def child_specs(config: RunConfig, overrides: list[str]) -> list[ChildSpec]:
     )
     if collects_only:
         return [server]
-    trainer = ChildSpec(
-        name="trainer",
-        command=[*_launcher(config), "-m", "learner.trainer", *arguments],
-        environment=_environment(config.training.num_threads),
-        is_goal=True,
+    return [server, _trainer([*_launcher(config), "learner.trainer", *arguments], config)]
+
+
+def _trainer(command: list[str], config: RunConfig) -> ChildSpec:
+    return ChildSpec(
+        name="trainer", command=command, environment=_environment(config.training.num_threads), is_goal=True
     )
-    return [server, trainer]
 
 
 def _launcher(config: RunConfig) -> list[str]:
-    if config.training.num_gpus <= 1:
-        return [sys.executable]
-    return [
-        sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_machines", "1",
-        "--num_processes", str(config.training.num_gpus), "--mixed_precision", config.training.mixed_precision,
-        "--main_process_port", "0",
-    ]  # fmt: skip
+    """Returns how a module of the trainer is started; DeepSpeed wants its variables also for a single rank."""
+    num_ranks = config.training.num_ranks
+    if num_ranks == 1 and config.training.deepspeed_config is None:
+        return [sys.executable, "-m"]
+    return [sys.executable, "-m", "learner.launcher", str(num_ranks)]
 
 
 def _environment(num_threads: int) -> dict[str, str]:

@@ -29,10 +29,18 @@ class Transition:
     """Whether the environment itself knows that the task is solved."""
     executed_action: np.ndarray
     """float32 [A], robot units: what the robot was really commanded, after its own limits."""
+    outcome: Outcome | None = None
+    """What somebody other than the environment said about the episode; None where nobody did."""
+    judged_by: str = ""
+    """Who: `human`, `classifier`."""
 
 
 class RobotEnv(Protocol):
-    """One robot and its task, real or simulated. It never draws random numbers but from the seed of its reset."""
+    """One robot and its task, real or simulated. It never draws random numbers but from the seed of its reset.
+
+    A robot with an attribute `keeps_time = True` ends each step at the end of its tick, so that its sensors are read
+    right before the next decision; nobody else paces it (see `keeps_time`).
+    """
 
     @property
     def spec(self) -> RobotSpec:
@@ -54,6 +62,11 @@ class RobotEnv(Protocol):
     def close(self) -> None:
         """Frees the robot; it can be called twice."""
         ...
+
+
+def keeps_time(env: RobotEnv) -> bool:
+    """Whether the robot ends its steps in time by itself, as real ones do."""
+    return bool(getattr(env, "keeps_time", False))
 
 
 class Operator(Protocol):

@@ -12,6 +12,7 @@ HiorsError
 ├── CheckpointError      weights do not fit, are incomplete or do not match their checksum
 ├── PolicyError          the policy cannot answer: not loaded, out of memory, not finite
 ├── SpoolFull            the actor's disk spool reached its limit
+├── RobotError           a robot, a camera or an input device is missing, silent or refuses
 └── SafetyError          a command must not reach the robot
 """
 
@@ -66,3 +67,7 @@ class SpoolFull(HiorsError):
 
 class SafetyError(HiorsError):
     """A command must not reach the robot."""
+
+
+class RobotError(HiorsError):
+    """A robot, a camera or an input device is missing, silent or refuses."""

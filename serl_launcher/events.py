@@ -108,7 +108,7 @@ def decode_event(encoded: bytes | memoryview) -> Event:
     """
     try:
         return _decoder.decode(encoded)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as exc:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
         raise ProtocolError(f"Expected a recorded event, got {len(encoded)} bytes that are none: {exc}.") from exc
 
 

@@ -8,12 +8,16 @@ from pathlib import Path
 def write_atomic(path: Path, content: bytes, *, sync: bool = True) -> None:
     """Replaces `path` by `content` through a synced temporary file and a rename."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        if sync:
-            os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            if sync:
+                os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:  # Half a file would take room on a disk that has none.
+        temporary.unlink(missing_ok=True)
+        raise
     if sync:
         sync_directory(path.parent)
 

@@ -35,8 +35,13 @@ def encode_png(image: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def decode_image(encoded: bytes | memoryview, shape: tuple[int, int, int]) -> np.ndarray:
+def decode_image(encoded: bytes | memoryview, shape: tuple[int, int, int], out: np.ndarray | None = None) -> np.ndarray:
     """Returns the uint8 RGB image in JPEG, PNG or raw bytes; refuses any other size than `shape`.
+
+    Args:
+        encoded: The bytes.
+        shape: (height, width, 3).
+        out: Array of that shape which takes the image, contiguous; a new one if None.
 
     Raises:
         ProtocolError: The bytes are no image of that shape. The size is read before memory is allocated.
@@ -45,15 +50,15 @@ def decode_image(encoded: bytes | memoryview, shape: tuple[int, int, int]) -> np
     try:
         if head[:2] == JPEG_MAGIC:
             _check_size(_jpeg_shape(encoded), shape)
-            return simplejpeg.decode_jpeg(encoded, colorspace="RGB")
+            return simplejpeg.decode_jpeg(encoded, colorspace="RGB", buffer=out)
         if head == PNG_MAGIC:
             with Image.open(io.BytesIO(encoded), formats=["PNG"]) as picture:
                 _check_size((picture.height, picture.width, 3), shape)
-                return np.asarray(picture.convert("RGB"))
+                return _placed(np.asarray(picture.convert("RGB")), out)
     except (ValueError, OSError, SyntaxError) as exc:
         raise ProtocolError(f"Expected an image of shape {shape}, got {len(encoded)} damaged bytes: {exc}.") from exc
     if len(encoded) == shape[0] * shape[1] * shape[2]:
-        return np.frombuffer(encoded, np.uint8).reshape(shape)
+        return _placed(np.frombuffer(encoded, np.uint8).reshape(shape), out)
     raise ProtocolError(f"Expected an image of shape {shape}, got {len(encoded)} bytes of no known encoding.")
 
 
@@ -71,6 +76,13 @@ def check_image(encoded: bytes | memoryview, shape: tuple[int, int, int]) -> Non
     _check_size(got, shape)
 
 
+def _placed(image: np.ndarray, out: np.ndarray | None) -> np.ndarray:
+    if out is None:
+        return image
+    out[...] = image
+    return out
+
+
 def _jpeg_shape(encoded: bytes | memoryview) -> tuple[int, int, int]:
     height, width, _, _ = simplejpeg.decode_jpeg_header(encoded)
     return (int(height), int(width), 3)
@@ -79,3 +91,8 @@ def _jpeg_shape(encoded: bytes | memoryview) -> tuple[int, int, int]:
 def _check_size(got: tuple[int, int, int], want: tuple[int, int, int]) -> None:
     if got != want:
         raise ProtocolError(f"Expected an image of shape {want}, got {got}. Start both sides with the same robot.")
+
+
+def stack_images(images: list[np.ndarray]) -> np.ndarray:
+    """Returns uint8 [C, height, width, 3]; for a robot without cameras [0, 1, 1, 3]."""
+    return np.stack(images) if images else np.zeros((0, 1, 1, 3), np.uint8)

@@ -11,14 +11,16 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
+from serl_launcher import failpoints
 from serl_launcher.errors import CheckpointError
 from serl_launcher.files import sha256_of, sync_directory, sync_file, write_atomic
+from serl_launcher.tensor_blocks import Block, digest_with_blocks
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +34,8 @@ class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     size: int
     sha256: str
+    blocks: tuple[Block, ...] = ()
+    """The tensors of a file of weights; a reader that has some of them already fetches the others alone."""
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -63,8 +67,8 @@ class Publisher:
         for leftover in root.glob(f"{_TEMPORARY_PREFIX}*"):
             shutil.rmtree(leftover, ignore_errors=True)
 
-    def publish(self, write: Callable[[Path], None], version: int) -> Publication:
-        """Publishes what `write` puts into the empty directory it is given.
+    def publish(self, write: Callable[[Path], Mapping[str, FileEntry] | None], version: int) -> Publication:
+        """Publishes what `write` puts into the empty directory it is given; it may return checksums it knows already.
 
         Raises:
             CheckpointError: That version or a newer one is published already; versions only grow.
@@ -78,8 +82,10 @@ class Publisher:
         temporary = self._root / f"{_TEMPORARY_PREFIX}{version}-{os.getpid()}"
         temporary.mkdir()
         try:
-            write(temporary)
-            _write_manifest(temporary, version)
+            written = write(temporary)
+            known = written if isinstance(written, Mapping) else {}
+            _write_manifest(temporary, version, with_blocks=True, known=known)
+            failpoints.reached("publication written")
             final = self._root / f"{version:08d}"
             if final.exists():  # Complete, but its writer died before LATEST named it.
                 shutil.rmtree(final)
@@ -88,7 +94,9 @@ class Publisher:
             shutil.rmtree(temporary, ignore_errors=True)
             raise
         sync_directory(self._root)
+        failpoints.reached("publication renamed")
         write_atomic(self._root / LATEST, f"{version}\n".encode())
+        failpoints.reached("publication named")
         self._delete_old()
         return Publication(version, final, sha256_of(final / MANIFEST))
 
@@ -141,14 +149,19 @@ def verify(path: Path) -> Publication:
 
 def seal_directory(path: Path, version: int) -> None:
     """Writes the manifest of a finished directory and forces every file in it to disk."""
-    _write_manifest(path, version)
+    _write_manifest(path, version, with_blocks=False)
 
 
-def _write_manifest(path: Path, version: int) -> None:
-    files = {}
+def _write_manifest(
+    path: Path, version: int, *, with_blocks: bool, known: Mapping[str, FileEntry] | None = None
+) -> None:
+    files = dict(known or {})
     for file in sorted(file for file in path.rglob("*") if file.is_file()):
         sync_file(file)
-        files[file.relative_to(path).as_posix()] = FileEntry(file.stat().st_size, sha256_of(file))
+        if file.relative_to(path).as_posix() in files:
+            continue
+        sha256, blocks = digest_with_blocks(file) if with_blocks else (sha256_of(file), ())
+        files[file.relative_to(path).as_posix()] = FileEntry(file.stat().st_size, sha256, blocks)
     if not files:
         raise CheckpointError(f"Expected files of policy {version} in {path}, found none.")
     content = json.dumps(msgspec.to_builtins(Manifest(version, files)), indent=1, sort_keys=True)

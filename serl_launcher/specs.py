@@ -32,7 +32,7 @@ class CameraSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         return (self.height, self.width, 3)
 
 
-class RobotSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class RobotSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """What an actor and a learner must agree on before they exchange a step.
 
     Example:
@@ -49,6 +49,15 @@ class RobotSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     action_low: tuple[float, ...]
     action_high: tuple[float, ...]
     control_hz: float
+    # Fields below may be absent: what is at its default is not encoded, so that older recordings keep their digest.
+    action_units: tuple[str, ...] = ()
+    """One unit per action, e.g. `rad` or `1`; empty: as for `state_names`."""
+    max_speed: tuple[float, ...] = ()
+    """Most that each action may change per second, in its unit: one for all, or one per action; empty: not limited."""
+    max_acceleration: tuple[float, ...] = ()
+    """Likewise per second squared."""
+    max_jerk: tuple[float, ...] = ()
+    """Likewise per second cubed."""
 
     def __post_init__(self) -> None:
         if not len(self.action_names) == len(self.action_low) == len(self.action_high):
@@ -60,6 +69,11 @@ class RobotSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
             raise ValueError(f"Robot {self.name!r} has two cameras of one name: {self.camera_names}.")
         if self.control_hz <= 0:
             raise ValueError(f"Robot {self.name!r}: control_hz must be positive, got {self.control_hz}.")
+        for what in ("action_units", "max_speed", "max_acceleration", "max_jerk"):
+            if len(getattr(self, what)) not in (0, 1, self.action_dim):
+                raise ValueError(
+                    f"Robot {self.name!r}: {what} needs no entry, one, or {self.action_dim}; got {getattr(self, what)}."
+                )
 
     @property
     def state_dim(self) -> int:

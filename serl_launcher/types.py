@@ -49,3 +49,13 @@ class ActionChunk:
     policy_version: int
     timings_ms: dict[str, float] = field(default_factory=dict)
     """Durations in milliseconds, e.g. `queue`, `model`, `round_trip`."""
+
+
+@dataclass(kw_only=True, slots=True)
+class Unfinished:
+    """What a robot is still executing while it asks for the next actions (real-time chunking, arXiv:2506.07339)."""
+
+    actions: np.ndarray
+    """float32 [K, A], robot units: the plan from the tick of the observation on; the next chunk should continue it."""
+    delay_ticks: int
+    """How many of them will be executed before the answer is there."""

@@ -80,7 +80,8 @@ class Echo:
         self.is_silent = False
         self.error: ErrorReply | None = None
 
-    def submit(self, request_key, observations, deadline_monotonic, reply) -> None:
+    def submit(self, request_key, observations, deadline_monotonic, reply, unfinished=()) -> None:
+        self.unfinished = list(unfinished)
         if self.is_silent:
             return
         if self.error is not None:

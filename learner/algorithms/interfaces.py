@@ -1,5 +1,6 @@
 """What the trainer needs of an algorithm, and what an algorithm needs of a policy."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -8,6 +9,22 @@ from torch import Tensor
 
 from learner.replay.batch import Batch
 from learner.replay.reader import ReplayDataset
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sampling:
+    """How an algorithm wants its samples."""
+
+    horizon: int
+    """Actions per sample, H."""
+    return_horizon: int | None = None
+    """Steps until the next decision, over which rewards are summed; None: the horizon."""
+    discount: float = 1.0
+    """Gamma per step."""
+    rewards_from_labels: bool = False
+    """Whether rewards and terminations follow from the labels of episodes, not from what was recorded."""
+    with_next: bool = False
+    """Whether it needs the observation after the chunk, which costs as many images again."""
 
 
 class Algorithm(Protocol):
@@ -19,6 +36,11 @@ class Algorithm(Protocol):
     @property
     def num_updates(self) -> int:
         """Updates made, over all starts of the run."""
+        ...
+
+    @property
+    def sampling(self) -> Sampling:
+        """How samples are to be assembled."""
         ...
 
     @property
@@ -37,7 +59,19 @@ class Algorithm(Protocol):
         ...
 
     def update(self, batch: Batch) -> dict[str, float]:
-        """Learns from one batch; returns metrics such as `loss`, `grad_norm`, `lr`."""
+        """Learns from one batch (of this rank); returns metrics, `loss` among them.
+
+        Raises:
+            NotFinite: The update was skipped; the weights that publish are unchanged.
+        """
+        ...
+
+    def evaluate(self, batch: Batch) -> dict[str, float]:
+        """Returns what the policy to act with is worth on samples that are never learned from: `loss`, and more."""
+        ...
+
+    def restart_schedule(self) -> None:
+        """Begins the schedules of the learning rates anew."""
         ...
 
     def online_weights(self, replay: ReplayDataset) -> np.ndarray:
@@ -52,8 +86,15 @@ class Algorithm(Protocol):
         """Writes the policy to act with (averaged weights, where there are some) into an existing directory."""
         ...
 
+    def load_policy(self, directory: Path) -> None:
+        """Takes over the weights that `save_policy` wrote; call `load_state` next."""
+        ...
+
     def state(self) -> tuple[dict[str, Tensor], dict[str, str | int | float]]:
-        """Returns what, with the saved policy, continues this run: tensors and scalars."""
+        """Returns what, with the saved policy, continues this run: tensors and scalars.
+
+        Every rank calls it, or none.
+        """
         ...
 
     def load_state(self, tensors: dict[str, Tensor], scalars: dict[str, str | int | float]) -> None:

@@ -10,10 +10,12 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from learner.algorithms.interfaces import Sampling
 from learner.algorithms.sft import Sft
 from learner.replay.batch import Batch
 from learner.replay.reader import ReplayDataset
 from learner.replay.views import MovingSteps, accepted, accepted_steps, scores
+from learner.trainer.publishing import Snapshot
 from serl_launcher.config.dataset import DatasetConfig
 from serl_launcher.config.training import AlgoConfig
 
@@ -34,6 +36,11 @@ class RejectSampling:
         return self._sft.num_updates
 
     @property
+    def sampling(self) -> Sampling:
+        """Chunks of the policy's horizon."""
+        return self._sft.sampling
+
+    @property
     def learns_online(self) -> bool:
         """Whether the replay is learned from: accepted online steps count, too."""
         return True
@@ -52,6 +59,14 @@ class RejectSampling:
         """Makes one supervised update."""
         return self._sft.update(batch)
 
+    def evaluate(self, batch: Batch) -> dict[str, float]:
+        """Returns the `loss` of the published weights."""
+        return self._sft.evaluate(batch)
+
+    def restart_schedule(self) -> None:
+        """Begins the schedule of the learning rate anew."""
+        self._sft.restart_schedule()
+
     def accepted(self, replay: ReplayDataset) -> np.ndarray:
         """Returns which online episodes reach the threshold in force, bool [E]."""
         threshold = threshold_in_force(scores(replay.episodes), self._config)
@@ -65,6 +80,14 @@ class RejectSampling:
     def save_policy(self, directory: Path) -> None:
         """Writes the policy to act with into an existing directory."""
         self._sft.save_policy(directory)
+
+    def snapshot_policy(self) -> Snapshot:
+        """Returns the policy to act with as it is now, to be written while training goes on."""
+        return self._sft.snapshot_policy()
+
+    def load_policy(self, directory: Path) -> None:
+        """Takes over saved weights."""
+        self._sft.load_policy(directory)
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, str | int | float]]:
         """Returns the state of `sft`: the threshold follows from the data."""

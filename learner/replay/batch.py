@@ -35,6 +35,10 @@ class Batch:
     """float32 [B]; gamma ** (steps in the chunk); 0 only where the episode terminated inside the chunk."""
     is_terminal: np.ndarray
     """bool [B]; whether the episode terminated (not: was truncated) inside the chunk."""
+    return_to_go: np.ndarray | None = None
+    """float32 [B]; discounted sum of rewards from the chunk's first step to the episode's end; None unless known."""
+    is_successful: np.ndarray | None = None
+    """bool [B]; whether the sample's episode did not fail and was not aborted; None unless asked for."""
     next_images: np.ndarray | None = None
     """uint8 [B, C, height, width, 3] after the chunk's last real step; None unless the sampler was asked for it."""
     next_state: np.ndarray | None = None
@@ -54,6 +58,7 @@ def concatenate(batches: Sequence[Batch]) -> Batch:
         return np.concatenate([getattr(batch, name) for batch in batches])
 
     has_next = all(batch.next_state is not None for batch in batches)
+    has_return = all(batch.return_to_go is not None for batch in batches)
     return Batch(
         images=join("images"),
         state=join("state"),
@@ -63,6 +68,8 @@ def concatenate(batches: Sequence[Batch]) -> Batch:
         reward=join("reward"),
         discount=join("discount"),
         is_terminal=join("is_terminal"),
+        return_to_go=join("return_to_go") if has_return else None,
+        is_successful=join("is_successful") if all(batch.is_successful is not None for batch in batches) else None,
         next_images=join("next_images") if has_next else None,
         next_state=join("next_state") if has_next else None,
     )

@@ -10,8 +10,9 @@ import numpy as np
 
 from learner.replay.batch import Batch, concatenate
 from learner.replay.reader import ReplayDataset
-from serl_launcher.errors import DatasetError, ProtocolError
-from serl_launcher.images import decode_image
+from learner.returns import chunk_returns, labelled_rewards, returns_to_go
+from serl_launcher.errors import DatasetError
+from serl_launcher.types import Outcome
 
 __all__ = ["Batch", "ChunkSampler", "chunk_steps", "concatenate"]
 
@@ -42,6 +43,8 @@ class ChunkSampler:
         cameras: Sequence[str],
         discount: float = 1.0,
         with_next: bool = False,
+        return_horizon: int | None = None,
+        rewards_from_labels: bool = False,
     ) -> None:
         """Samples chunks of `horizon` actions.
 
@@ -50,7 +53,11 @@ class ChunkSampler:
             horizon: H, at least 1.
             cameras: Which cameras, in the order of `Batch.images`.
             discount: Gamma per step, in [0, 1].
-            with_next: Whether to fill `next_images` and `next_state`, which costs as many images again.
+            with_next: Whether to fill `next_images`, `next_state`, `return_to_go` and `is_successful`; it costs as
+                many images again.
+            return_horizon: Steps of a chunk that are executed before the next decision: reward, discount and what
+                follows are those after so many. None: all of them.
+            rewards_from_labels: Whether the newest labels of episodes take the place of recorded rewards.
         """
         if horizon < 1 or not 0 <= discount <= 1:
             raise ValueError(f"Expected horizon >= 1 and a discount in [0, 1], got {horizon} and {discount}.")
@@ -59,6 +66,11 @@ class ChunkSampler:
         self.cameras = tuple(cameras)
         self.discount = discount
         self._has_next = with_next
+        self._return_horizon = horizon if return_horizon is None else return_horizon
+        self._from_labels = rewards_from_labels
+        self._reward, self._is_terminal = dataset.steps.reward, dataset.steps.is_terminal
+        self._returns_to_go = np.zeros(0, np.float32)
+        self._revision = -1
 
     def sample(self, steps: np.ndarray) -> Batch:
         """Returns one sample per step number, int64 [B] in [0, num_steps).
@@ -67,43 +79,63 @@ class ChunkSampler:
             DatasetError: An image is damaged, or the cameras' sizes differ.
         """
         columns, episodes = self.dataset.steps, self.dataset.episodes
+        self._follow_dataset()
         steps = np.asarray(steps, np.int64)
         episode = columns.episode[steps]
         last = episodes.first_step[episode] + episodes.length[episode] - 1
         chunk, is_pad = chunk_steps(steps, last, self.horizon)
-        powers = (self.discount ** np.arange(self.horizon + 1)).astype(np.float32)
-        num_real = (~is_pad).sum(axis=1)
-        is_terminal = np.logical_or.reduce(columns.is_terminal[chunk] & ~is_pad, axis=1)
+        executed, is_beyond = chunk[:, : self._return_horizon], is_pad[:, : self._return_horizon]
+        returns = chunk_returns(self._reward[executed], self._is_terminal[executed], is_beyond, discount=self.discount)
         tasks = columns.task_index[steps]
         batch = Batch(
-            images=self._decode(len(steps), lambda n, camera: self.dataset.encoded_image(int(steps[n]), camera)),
+            images=self._read(len(steps), lambda n, camera, out: self.dataset.image(int(steps[n]), camera, out)),
             state=columns.state[steps],
             prompts=[self.dataset.prompts[task] for task in tasks],
             actions=columns.action[chunk],
             is_pad=is_pad,
-            reward=(columns.reward[chunk] * ~is_pad * powers[:-1]).sum(axis=1, dtype=np.float32),
-            discount=np.where(is_terminal, np.float32(0), powers[num_real]),
-            is_terminal=is_terminal,
+            reward=returns.reward,
+            discount=returns.discount,
+            is_terminal=returns.is_terminal,
         )
         if self._has_next:
-            self._fill_next_(batch, steps + num_real, episode, last)
+            batch.return_to_go = self._returns_to_go[steps]
+            batch.is_successful = ~np.isin(episodes.outcome[episode], (Outcome.FAILURE, Outcome.ABORTED))
+            self._fill_next_(batch, steps + (~is_beyond).sum(axis=1), episode, last)
         return batch
+
+    def _follow_dataset(self) -> None:
+        """Makes rewards anew when the dataset has changed: episodes were added, or labels corrected."""
+        if self._revision == self.dataset.revision:
+            return
+        self._revision = self.dataset.revision
+        columns, episodes = self.dataset.steps, self.dataset.episodes
+        self._reward, self._is_terminal = columns.reward, columns.is_terminal
+        if self._from_labels:
+            last = episodes.first_step + episodes.length - 1
+            self._reward, self._is_terminal = labelled_rewards(episodes.outcome, last, len(columns))
+        if self._has_next:
+            self._returns_to_go = returns_to_go(self._reward, columns.episode, discount=self.discount)
 
     def _fill_next_(self, batch: Batch, following: np.ndarray, episode: np.ndarray, last: np.ndarray) -> None:
         """Fills in the observation after each chunk: a later step's, or the episode's final one."""
 
-        def encoded(sample: int, camera: str) -> memoryview:
+        def read(sample: int, camera: str, out: np.ndarray) -> object:
             if following[sample] > last[sample]:
-                return self.dataset.encoded_final_image(int(episode[sample]), camera)
-            return self.dataset.encoded_image(int(following[sample]), camera)
+                return self.dataset.final_image(int(episode[sample]), camera, out)
+            return self.dataset.image(int(following[sample]), camera, out)
 
-        batch.next_images = self._decode(len(following), encoded)
+        batch.next_images = self._read(len(following), read)
         batch.next_state = self.dataset.steps.state[np.minimum(following, last)]
         for sample in np.flatnonzero(following > last):
             batch.next_state[sample] = self.dataset.final_state(int(episode[sample]))
 
-    def _decode(self, count: int, encoded: Callable[[int, str], memoryview]) -> np.ndarray:
-        """Returns the images of all cameras for `count` samples, uint8 [B, C, height, width, 3]."""
+    def _read(self, count: int, read: Callable[[int, str, np.ndarray], object]) -> np.ndarray:
+        """Returns the images of all cameras for `count` samples, uint8 [B, C, height, width, 3].
+
+        `read` puts the image of a sample and a camera into the array that it is given.
+        """
+        if not self.cameras:
+            return np.empty((count, 0, 1, 1, 3), np.uint8)
         shapes = {self.dataset.image_shapes.get(camera) for camera in self.cameras}
         shape = shapes.pop() if len(shapes) == 1 else None
         if shape is None:
@@ -114,8 +146,5 @@ class ChunkSampler:
         images = np.empty((count, len(self.cameras), *shape), np.uint8)
         for sample in range(count):
             for number, camera in enumerate(self.cameras):
-                try:
-                    images[sample, number] = decode_image(encoded(sample, camera), shape)
-                except ProtocolError as exc:
-                    raise DatasetError(f"Damaged image in {self.dataset.root}, run tools.replay verify: {exc}") from exc
+                read(sample, camera, images[sample, number])
         return images

@@ -9,16 +9,15 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
+from learner.replay.episode_rows import EpisodeRow
 from serl_launcher.datasets import features
-from serl_launcher.datasets.layout import numbered
-from serl_launcher.datasets.tables import column_values, num_intervention_steps
+from serl_launcher.datasets.tables import column_values
 from serl_launcher.errors import DatasetError
 from serl_launcher.types import Outcome, Source
 
-_LABEL_COLUMNS = (features.EPISODE_ID, features.OUTCOME)
-_PLACE_COLUMNS = (features.EPISODE_INDEX, "length", "data/chunk_index", "data/file_index")
 _OPTIONAL_STEP_COLUMNS = (
     features.REWARD,
     features.DONE,
@@ -27,21 +26,9 @@ _OPTIONAL_STEP_COLUMNS = (
     features.SOURCE,
     features.POLICY_VERSION,
 )
+_FILE_NUMBER = "__fragment_index"
+"""Column that a scan adds: which of its files a row is from."""
 _REQUIRED_STEP_COLUMNS = (features.STATE, features.ACTION, features.TASK_INDEX, features.EPISODE_INDEX)
-
-
-@dataclass(kw_only=True, slots=True)
-class EpisodeRow:
-    """Metadata of one episode as the dataset stores it."""
-
-    episode_index: int
-    length: int
-    data_file: Path
-    """Relative to the dataset."""
-    episode_id: str
-    """Empty in datasets that hiors did not write."""
-    outcome: str | None
-    """None in datasets that hiors did not write."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -100,83 +87,80 @@ def join(parts: Sequence[EpisodeTable] | Sequence[StepColumns]) -> EpisodeTable 
     return kind(**{item.name: np.concatenate([getattr(part, item.name) for part in parts]) for item in fields(kind)})
 
 
-def read_episode_rows(path: Path) -> list[EpisodeRow]:
-    """Returns the rows of one metadata file; raises DatasetError where it is damaged."""
-    try:
-        with pq.ParquetFile(path) as file:
-            present = set(file.schema_arrow.names)
-            columns = [*_PLACE_COLUMNS, *(name for name in _LABEL_COLUMNS if name in present)]
-            rows = file.read(columns=columns).to_pylist()
-    except (pa.ArrowException, OSError, KeyError) as exc:
-        raise DatasetError(f"Expected episode metadata in {path}: {exc}. Run tools.replay verify.") from exc
-    return [
-        EpisodeRow(
-            episode_index=row[features.EPISODE_INDEX],
-            length=row["length"],
-            data_file=Path("data")
-            / f"chunk-{row['data/chunk_index']:03d}"
-            / f"file-{row['data/file_index']:03d}.parquet",
-            episode_id=row.get(features.EPISODE_ID) or "",
-            outcome=row.get(features.OUTCOME),
-        )
-        for row in rows
-    ]
-
-
-def final_observation_file(episode_index: int) -> Path:
-    """Returns where hiors keeps an episode's final observation, relative to the dataset."""
-    return Path("final_observations") / numbered(episode_index)
-
-
 def read_episodes(
-    path: Path, rows: Sequence[EpisodeRow], *, first_episode: int, first_step: int
+    root: Path, rows: Sequence[EpisodeRow], *, first_episode: int, first_step: int
 ) -> tuple[EpisodeTable, StepColumns]:
-    """Returns the steps of consecutive episodes that share a data file, and their table.
+    """Returns the steps of consecutive episodes, and their table.
 
     Args:
-        path: The data file.
+        root: The dataset.
         rows: Their metadata, in order.
         first_episode: Row of the first one in the dataset's table of episodes.
         first_step: Dataset-wide number of its first step.
 
     Raises:
-        DatasetError: The file lacks a column, or holds other steps than the metadata says.
+        DatasetError: A file lacks a column, or holds other steps than the metadata says.
     """
-    table = _read_steps(path)
+    files = list(dict.fromkeys(row.data_file for row in rows))
+    table, file_starts = _read_steps(root, files)
+    number_of_file = {file: number for number, file in enumerate(files)}
+    starts_in_table = np.empty(len(rows), np.int64)
+    first_rows = np.empty(len(rows), np.int64)
     episode_of_row = column_values(table, features.EPISODE_INDEX)
-    first_rows = np.searchsorted(episode_of_row, [row.episode_index for row in rows])
+    for row_number, row in enumerate(rows):
+        number = number_of_file[row.data_file]
+        start, end = file_starts[number], file_starts[number + 1]
+        first_rows[row_number] = np.searchsorted(episode_of_row[start:end], row.episode_index)
+        starts_in_table[row_number] = start + first_rows[row_number]
     lengths = np.array([row.length for row in rows], np.int64)
-    chosen = np.concatenate(
-        [np.arange(start, start + length) for start, length in zip(first_rows, lengths, strict=True)]
-    )
+    starts = np.cumsum(lengths) - lengths
+    chosen = np.repeat(starts_in_table - starts, lengths) + np.arange(lengths.sum())
+    _check_rows(root, rows, episode_of_row, chosen, starts)
+    if len(chosen) != len(table) or (np.diff(chosen) != 1).any():
+        table = table.take(pa.array(chosen))
+    steps = _steps_of(table, np.repeat(first_episode + np.arange(len(rows)), lengths))
+    return _episodes_of(rows, table, steps, starts, first_step=first_step, first_rows=first_rows), steps
+
+
+def _check_rows(
+    root: Path, rows: Sequence[EpisodeRow], episode_of_row: np.ndarray, chosen: np.ndarray, starts: np.ndarray
+) -> None:
+    """Raises DatasetError where the chosen rows of the table are not of the episodes that the metadata names."""
+    lengths = [row.length for row in rows]
     expected = np.repeat([row.episode_index for row in rows], lengths)
-    if chosen[-1] >= len(episode_of_row) or not np.array_equal(episode_of_row[chosen], expected):
-        raise DatasetError(f"{path} does not hold the steps that the metadata of episode {rows[0].episode_index} says.")
-    steps = _steps_of(table.take(pa.array(chosen)), np.repeat(first_episode + np.arange(len(rows)), lengths))
-    starts = np.concatenate([[0], np.cumsum(lengths)[:-1]])
-    successes = _optional(table, features.SUCCESS, np.zeros(len(table), bool))[chosen]
-    episodes = EpisodeTable(
+    is_right = chosen < len(episode_of_row)
+    is_right[is_right] &= episode_of_row[chosen[is_right]] == expected[is_right]
+    if not is_right.all():
+        wrong = rows[int(np.searchsorted(starts, np.argmin(is_right), side="right")) - 1]
+        raise DatasetError(
+            f"{root / wrong.data_file} does not hold the steps that the metadata of episode {wrong.episode_index} "
+            "says. Run tools.replay verify on the dataset."
+        )
+
+
+def _episodes_of(
+    rows: Sequence[EpisodeRow], table: pa.Table, steps: StepColumns, starts: np.ndarray, *, first_step: int,
+    first_rows: np.ndarray,
+) -> EpisodeTable:  # fmt: skip
+    """Returns one value per episode; `starts` says where each begins in `table` and `steps`."""
+    has_success = np.logical_or.reduceat(_optional(table, features.SUCCESS, np.zeros(len(table), bool)), starts)
+    by_policy = steps.source == Source.POLICY
+    has_policy_steps = np.logical_or.reduceat(by_policy, starts)
+    return EpisodeTable(
         first_step=first_step + starts,
-        length=lengths,
+        length=np.array([row.length for row in rows], np.int64),
         outcome=np.array(
             [
-                row.outcome or (Outcome.SUCCESS if successes[start : start + row.length].any() else Outcome.UNLABELLED)
-                for row, start in zip(rows, starts, strict=True)
+                row.outcome or (Outcome.SUCCESS if is_success else Outcome.UNLABELLED)
+                for row, is_success in zip(rows, has_success, strict=True)
             ],
             dtype="<U16",
         ),
         episode_return=np.add.reduceat(steps.reward.astype(np.float64), starts),
-        num_intervention_steps=np.array(
-            [
-                num_intervention_steps(steps.source[start : start + length].tolist())
-                for start, length in zip(starts, lengths, strict=True)
-            ],
-            np.int64,
-        ),
-        has_policy_steps=np.logical_or.reduceat(steps.source == Source.POLICY, starts),
-        first_row=first_rows.astype(np.int64),
+        num_intervention_steps=np.where(has_policy_steps, np.add.reduceat((~by_policy).astype(np.int64), starts), 0),
+        has_policy_steps=has_policy_steps,
+        first_row=first_rows,
     )
-    return episodes, steps
 
 
 def empty_tables(state_dim: int, action_dim: int) -> tuple[EpisodeTable, StepColumns]:
@@ -205,17 +189,26 @@ def empty_tables(state_dim: int, action_dim: int) -> tuple[EpisodeTable, StepCol
     return episodes, steps
 
 
-def _read_steps(path: Path) -> pa.Table:
+def _read_steps(root: Path, files: Sequence[Path]) -> tuple[pa.Table, np.ndarray]:
+    """Returns the scalar columns of several data files, and at which row each file begins, int64 [files + 1].
+
+    Many small files are one scan, which spares most of the time that opening each would take.
+    """
     try:
-        with pq.ParquetFile(path) as file:
-            present = file.schema_arrow.names
-            missing = [name for name in _REQUIRED_STEP_COLUMNS if name not in present]
-            if missing:
-                raise DatasetError(f"Expected columns {missing} in {path}, got {present}.")
-            optional = [name for name in _OPTIONAL_STEP_COLUMNS if name in present]
-            return file.read(columns=[*_REQUIRED_STEP_COLUMNS, *optional])
+        with pq.ParquetFile(root / files[0]) as file:
+            schema = file.schema_arrow
+        missing = [name for name in _REQUIRED_STEP_COLUMNS if name not in schema.names]
+        if missing:
+            raise DatasetError(f"Expected columns {missing} in {root / files[0]}, got {schema.names}.")
+        names = [*_REQUIRED_STEP_COLUMNS, *(name for name in _OPTIONAL_STEP_COLUMNS if name in schema.names)]
+        wanted = pa.schema([schema.field(name) for name in names])
+        scanned = ds.dataset([str(root / file) for file in files], schema=wanted, format="parquet")
+        table = scanned.to_table(columns=[*names, _FILE_NUMBER])
+        pa.default_memory_pool().release_unused()  # Footers and buffers of hundreds of files.
     except (pa.ArrowException, OSError) as exc:
-        raise DatasetError(f"Expected steps in {path}: {exc}. Run tools.replay verify on the dataset.") from exc
+        raise DatasetError(f"Expected steps in {root}: {exc}. Run tools.replay verify on the dataset.") from exc
+    counts = np.bincount(table[_FILE_NUMBER].to_numpy(), minlength=len(files))
+    return table.drop_columns([_FILE_NUMBER]), np.concatenate([[0], np.cumsum(counts)])
 
 
 def _steps_of(table: pa.Table, episode: np.ndarray) -> StepColumns:

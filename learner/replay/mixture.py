@@ -7,7 +7,7 @@ import numpy as np
 
 from learner.replay.batch import Batch, concatenate
 from learner.replay.chunks import ChunkSampler
-from learner.replay.views import View
+from learner.replay.views import StepWeights, View, all_steps
 from serl_launcher.errors import DatasetError
 
 
@@ -20,6 +20,8 @@ class MixtureSource:
     sampler: ChunkSampler
     fraction: float
     """Share of the samples; the fractions of all sources are scaled to sum to 1."""
+    rule: StepWeights = all_steps
+    """What the view would draw if no episodes were held out."""
 
     def __post_init__(self) -> None:
         if self.fraction < 0:
@@ -35,14 +37,21 @@ class Mixture:
     ratio over many batches is exact. While a source has nothing to draw, the others take its share.
     """
 
-    def __init__(self, sources: Sequence[MixtureSource], batch_size: int, seed: int) -> None:
-        """Draws batches of `batch_size` samples; raises ValueError where no source has a positive fraction."""
+    def __init__(
+        self, sources: Sequence[MixtureSource], batch_size: int, seed: int, *, part: tuple[int, int] = (0, 1)
+    ) -> None:
+        """Draws batches of `batch_size` samples; raises ValueError where no source has a positive fraction.
+
+        Of `part` = (number, count), only every count-th sample is assembled, from `number` on: ranks with the same seed
+        draw the same batch and share it.
+        """
         if batch_size < 1 or sum(source.fraction for source in sources) <= 0:
             raise ValueError(
                 f"Expected a batch size >= 1 and a positive fraction, got {batch_size} and {list(sources)}."
             )
         self.sources = tuple(sources)
         self.batch_size = batch_size
+        self._part = part
         self._rng = np.random.default_rng(seed)
         self._is_open = [False] * len(self.sources)
         self._carry = np.zeros(len(self.sources))
@@ -84,10 +93,16 @@ class Mixture:
         Raises:
             DatasetError: Every source is empty, or an image is damaged.
         """
-        drawn = self.draw()
+        drawn = self._own(self.draw())
         return concatenate(
             [source.sampler.sample(steps) for source, steps in zip(self.sources, drawn, strict=True) if len(steps)]
         )
+
+    def _own(self, drawn: list[np.ndarray]) -> list[np.ndarray]:
+        """Returns the part of a drawn batch that this rank assembles."""
+        number, count = self._part
+        places = np.cumsum([0, *(len(steps) for steps in drawn)])
+        return [steps[(number - place) % count :: count] for place, steps in zip(places, drawn, strict=False)]
 
     def state_dict(self) -> dict[str, object]:
         """Returns what makes the next batches the same, as JSON-compatible values."""

@@ -1,7 +1,7 @@
 """A LeRobot v3 dataset as replay: scalars in memory, images in place on disk, new episodes as they are sealed."""
 
 import logging
-from itertools import groupby
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -9,31 +9,30 @@ import msgspec
 import numpy as np
 import pyarrow.parquet as pq
 
-from learner.replay.columns import (
-    EpisodeRow,
-    EpisodeTable,
-    StepColumns,
-    empty_tables,
-    final_observation_file,
-    join,
-    read_episode_rows,
-    read_episodes,
-)
+from learner.replay.columns import EpisodeTable, StepColumns, empty_tables, join, read_episodes
+from learner.replay.episode_rows import EpisodeRow, metadata_files, read_episode_rows, read_prompts
 from learner.replay.image_files import ImageFiles
+from learner.replay.video_files import VideoFiles, picture_shape
 from serl_launcher.datasets import features
-from serl_launcher.datasets.layout import DatasetLayout, read_info, read_tasks
+from serl_launcher.datasets.layout import DatasetLayout, read_info
 from serl_launcher.datasets.tables import column_values
-from serl_launcher.errors import DatasetError
+from serl_launcher.errors import DatasetError, ProtocolError
+from serl_launcher.images import decode_image
 from serl_launcher.specs import RobotSpec
 from serl_launcher.types import Outcome
 
 logger = logging.getLogger(__name__)
 
+_EPISODES_AT_ONCE = 512
+"""Bounds the memory of a scan."""
+
 _Identity = tuple[int, int, int]
 
 
 class ReplayDataset:
-    """Reads one dataset, ours or another LeRobot v3 image dataset; follows one that grows. One thread only.
+    """Reads one dataset, ours or any LeRobot v3 or v2 one with images or videos; follows one that grows.
+
+    For one thread of one process; others open the dataset for themselves, without copies of its pictures.
 
     A dataset that does not exist yet is empty until `refresh` finds it.
 
@@ -46,7 +45,7 @@ class ReplayDataset:
     """
 
     def __init__(self, root: Path) -> None:
-        """Opens the dataset; raises DatasetError where it is damaged or stores videos."""
+        """Opens the dataset; raises DatasetError where it is damaged."""
         self.root = root
         self.prompts: list[str] = []
         self.revision = 0
@@ -58,7 +57,11 @@ class ReplayDataset:
         self._rows: list[EpisodeRow] = []
         self._data_files: list[str] = []
         self._image_features: dict[str, str] = {}
+        self._video_features: list[str] = []
         self._images = ImageFiles()
+        self._videos: VideoFiles | None = None
+        self._final_rows: dict[Path, dict[str, int]] = {}
+        self._final_states: dict[Path, np.ndarray] = {}
         self._info_identity: _Identity | None = None
         self._metadata: dict[Path, _Identity] = {}
         self.refresh()
@@ -87,7 +90,7 @@ class ReplayDataset:
         identity = _identity(self._layout.info)
         if identity is None or identity == self._info_identity:
             return False
-        info = read_info(self.root)
+        info = read_info(self.root, versions=("v3.", "v2."))
         total = int(info["total_episodes"])
         if total < self.num_episodes:
             raise DatasetError(
@@ -95,11 +98,13 @@ class ReplayDataset:
             )
         self._read_features(info)
         changed = {
-            path: seen for path in self._metadata_files() if (seen := _identity(path)) != self._metadata.get(path)
+            path: seen
+            for path in metadata_files(self.root, info)
+            if (seen := _identity(path)) != self._metadata.get(path)
         }
-        found = {path: read_episode_rows(path) for path in changed}
+        found = {path: read_episode_rows(path, info, self._video_features) for path in changed}
         rows = [row for read in found.values() for row in read if row.episode_index < total]
-        self.prompts = read_tasks(self._layout.tasks)
+        self.prompts = read_prompts(self.root, info)
         self._add([row for row in rows if row.episode_index >= self.num_episodes], total)
         self._relabel(rows)
         # A metadata file may run ahead of info.json, which is written last: it is read again when info.json counts it.
@@ -109,28 +114,71 @@ class ReplayDataset:
         self.revision += 1
         return True
 
+    def image(self, step: int, camera: str, out: np.ndarray | None = None) -> np.ndarray:
+        """Returns what a camera saw at a step, uint8 `image_shapes[camera]`; in `out`, contiguous, where given.
+
+        Raises:
+            DatasetError: There is no such camera, or the picture is damaged.
+        """
+        if self._feature(camera) not in self._video_features:
+            return self._decode(self.encoded_image(step, camera), camera, out)
+        assert self._videos is not None, "made with the features"
+        episode = int(self.steps.episode[step])
+        place = self._rows[episode].videos[self._image_features[camera]]
+        time_s = place.start_s + (step - int(self.episodes.first_step[episode])) / self.control_hz
+        picture = self._videos.picture(str(self.root / place.path), time_s)
+        if picture.shape != self.image_shapes[camera]:
+            raise DatasetError(f"Expected {self.image_shapes[camera]} in {place.path}, got {picture.shape}.")
+        if out is None:
+            return picture
+        out[...] = picture
+        return out
+
+    def final_image(self, episode: int, camera: str, out: np.ndarray | None = None) -> np.ndarray:
+        """Returns what a camera saw after the last step; the last step's image where nothing later was stored."""
+        path, row = self._final_place(episode)
+        if path is None:
+            return self.image(self._last_step(episode), camera, out)
+        return self._decode(self._images.encoded(str(path), self._feature(camera), row), camera, out)
+
     def encoded_image(self, step: int, camera: str) -> memoryview:
-        """Returns the JPEG or PNG bytes that a camera delivered at a step, in place."""
+        """Returns the JPEG or PNG bytes that a camera delivered at a step, in place; not of a video."""
         episode = int(self.steps.episode[step])
         row = int(self.episodes.first_row[episode]) + step - int(self.episodes.first_step[episode])
         return self._images.encoded(self._data_files[episode], self._feature(camera), row)
 
-    def encoded_final_image(self, episode: int, camera: str) -> memoryview:
-        """Returns what a camera saw after the last step; the last step's image where nothing later was stored."""
-        path = self.root / final_observation_file(self._rows[episode].episode_index)
-        if self.spec is None or not path.exists():
-            return self.encoded_image(
-                int(self.episodes.first_step[episode] + self.episodes.length[episode]) - 1, camera
-            )
-        return self._images.encoded(str(path), self._feature(camera), 0)
-
     def final_state(self, episode: int) -> np.ndarray:
         """Returns the state after the last step, float32 [S]; the last step's where nothing later was stored."""
-        path = self.root / final_observation_file(self._rows[episode].episode_index)
-        if self.spec is None or not path.exists():
-            return self.steps.state[self.episodes.first_step[episode] + self.episodes.length[episode] - 1]
-        with pq.ParquetFile(path) as file:
-            return column_values(file.read(columns=[features.STATE]), features.STATE)[0].astype(np.float32)
+        path, row = self._final_place(episode)
+        if path is None:
+            return self.steps.state[self._last_step(episode)]
+        if path not in self._final_states:
+            with pq.ParquetFile(path) as file:
+                states = column_values(file.read(columns=[features.STATE]), features.STATE)
+            self._final_states[path] = states.astype(np.float32).reshape(len(states), -1)
+        return self._final_states[path][row]
+
+    def _decode(self, encoded: memoryview, camera: str, out: np.ndarray | None) -> np.ndarray:
+        try:
+            return decode_image(encoded, self.image_shapes[camera], out)
+        except ProtocolError as exc:
+            raise DatasetError(f"Damaged image in {self.root}, run tools.replay verify: {exc}") from exc
+
+    def _last_step(self, episode: int) -> int:
+        return int(self.episodes.first_step[episode] + self.episodes.length[episode]) - 1
+
+    def _final_place(self, episode: int) -> tuple[Path | None, int]:
+        """Returns where an episode's final observation lies: a file (None where nothing was stored) and a row."""
+        row = self._rows[episode]
+        path = self.root / final_observation_file(row.data_file)
+        if path not in self._final_rows:
+            ids: list[str] = []
+            if self.spec is not None and path.exists():
+                with pq.ParquetFile(path) as file:
+                    ids = file.read(columns=[features.EPISODE_ID])[features.EPISODE_ID].to_pylist()
+            self._final_rows[path] = {episode_id: number for number, episode_id in enumerate(ids)}
+        number = self._final_rows[path].get(row.episode_id)
+        return (None, 0) if number is None else (path, number)
 
     def episode_id(self, episode: int) -> str:
         """Returns the id of an episode; empty in datasets that hiors did not write."""
@@ -141,29 +189,22 @@ class ReplayDataset:
             raise DatasetError(f"{self.root} has no camera {camera!r}; it has {list(self._image_features)}.")
         return self._image_features[camera]
 
-    def _metadata_files(self) -> list[Path]:
-        return sorted(self._layout.episodes.glob("chunk-*/file-*.parquet"))
-
     def _read_features(self, info: dict) -> None:
         if self._info_identity is not None:
             return
         described = info["features"]
-        videos = [name for name, feature in described.items() if feature["dtype"] == "video"]
-        if videos:
-            raise DatasetError(
-                f"{self.root} stores {videos} as video, expected images. "
-                "Record with use_videos=False, or convert the videos to images."
-            )
         for name, feature in described.items():
-            if feature["dtype"] == "image":
+            if feature["dtype"] in ("image", "video"):
                 camera = name.removeprefix(features.IMAGE_PREFIX).removeprefix("observation.")
-                height, width, channels = feature["shape"]
                 self._image_features[camera] = name
-                self.image_shapes[camera] = (height, width, channels)
+                self.image_shapes[camera] = picture_shape(feature, name)
+            if feature["dtype"] == "video":
+                self._video_features.append(name)
+        self.control_hz = float(info["fps"])
+        self._videos = VideoFiles(self.control_hz) if self._video_features else None
         for name in (features.STATE, features.ACTION):
             if name not in described:
                 raise DatasetError(f"{self.root} has no feature {name!r}; it has {sorted(described)}.")
-        self.control_hz = float(info["fps"])
         self.episodes, self.steps = empty_tables(
             int(described[features.STATE]["shape"][0]), int(described[features.ACTION]["shape"][0])
         )
@@ -181,10 +222,8 @@ class ReplayDataset:
             )
         episodes, steps = [self.episodes], [self.steps]
         num_episodes, num_steps = len(self.episodes), len(self.steps)
-        for data_file, group in groupby(rows, key=lambda row: row.data_file):
-            new_episodes, new_steps = read_episodes(
-                self.root / data_file, list(group), first_episode=num_episodes, first_step=num_steps
-            )
+        for group in _batches(rows):
+            new_episodes, new_steps = read_episodes(self.root, group, first_episode=num_episodes, first_step=num_steps)
             episodes.append(new_episodes)
             steps.append(new_steps)
             num_episodes += len(new_episodes)
@@ -210,3 +249,19 @@ def _identity(path: Path) -> _Identity | None:
     except FileNotFoundError:
         return None
     return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def final_observation_file(data_file: Path) -> Path:
+    """Returns where hiors keeps the final observations of a data file's episodes, relative to the dataset."""
+    return Path("final_observations", *data_file.parts[1:])
+
+
+def _batches(rows: Sequence[EpisodeRow]) -> Iterator[Sequence[EpisodeRow]]:
+    """Yields the rows in order, some at a time; the episodes of one data file stay together."""
+    first = 0
+    while first < len(rows):
+        end = min(first + _EPISODES_AT_ONCE, len(rows))
+        while end < len(rows) and rows[end].data_file == rows[end - 1].data_file:
+            end += 1
+        yield rows[first:end]
+        first = end

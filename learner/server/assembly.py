@@ -13,15 +13,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 from learner.lifetime import SUPERVISOR_VARIABLE, Worker
+from learner.server.frontends import Frontends
 from learner.server.gateway import Gateway
-from learner.server.inference import InferenceService, NoInference, Policy
+from learner.server.inference import InferenceService
 from learner.server.ingest import Ingest
 from learner.server.policy_watcher import PolicyWatcher
-from learner.server.sealing import Sealer
+from learner.server.requests import NoInference, Policy
+from learner.server.sealing import Sealer, open_writer
 from learner.status_file import StatusFile
 from serl_launcher.config import RunConfig
 from serl_launcher.config.training import ServerConfig
-from serl_launcher.datasets.writer import DatasetWriter
 from serl_launcher.journal import Journal
 from serl_launcher.run_directory import RunDirectory
 from serl_launcher.status import JSON, read_status
@@ -49,6 +50,8 @@ class LearnerServer:
             config.transport, spec=None, ingest=self._ingest, inference=self._inference, publications=run.policies
         )
         self._watchers = self._build_watchers()
+        acting = self._inference if isinstance(self._inference, InferenceService) else None
+        self._frontends = Frontends(config.server, acting, self._gateway.snapshot)
         self._serving = Worker("gateway", self._gateway.run)
         self._sealing = Worker("sealing", self._seal)
         self._status = StatusFile(run.status("server"), self.status)
@@ -62,6 +65,7 @@ class LearnerServer:
             HiorsError: A part failed; start the process again.
         """
         self._gateway.bind()
+        self._frontends.start()
         self._is_ready = True
         self._status.start()
         for part in self._parts():
@@ -139,6 +143,7 @@ class LearnerServer:
 
     def _end(self) -> None:
         self._is_ready = False
+        self._frontends.stop()
         for watcher in self._watchers:
             watcher.stop()
         self._serving.stop()
@@ -156,8 +161,9 @@ class LearnerServer:
         while self._ingest.spec is None:
             if stop.wait(_POLL_S):
                 return
-        writer = DatasetWriter(self._directory.replay, self._ingest.spec)
-        Sealer(self._journal, writer).run(stop)
+        writer = open_writer(self._directory.replay, self._ingest.spec, stop)
+        if writer is not None:
+            Sealer(self._journal, writer).run(stop)
 
 
 def policy_loader(config: ServerConfig) -> Callable[[Path], Policy]:
@@ -166,12 +172,12 @@ def policy_loader(config: ServerConfig) -> Callable[[Path], Policy]:
     def load(path: Path) -> Policy:
         import torch  # Slow to import, and not needed to collect data.
 
-        from serl_launcher.policies import load_policy
+        from serl_launcher.policies.any_policy import load_any_policy
 
         torch.set_num_threads(config.num_threads)
         device = config.device
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        return load_policy(path, device=device).eval()
+        return load_any_policy(path, device=device).eval()
 
     return load

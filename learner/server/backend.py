@@ -7,6 +7,7 @@ import numpy as np
 
 from serl_launcher.events import EncodedObservation
 from serl_launcher.transport.messages import ActReply, ErrorReply
+from serl_launcher.types import Unfinished
 
 InferenceReply = Callable[[ActReply | ErrorReply, np.ndarray | None], None]
 
@@ -25,6 +26,10 @@ class InferenceBackend(Protocol):
         observations: Sequence[EncodedObservation],
         deadline_monotonic: float,
         reply: InferenceReply,
+        unfinished: Sequence[Unfinished | None] = (),
     ) -> None:
-        """Answers through `reply`, once, from any thread; float32 [B, H, A] with an `ActReply`."""
+        """Answers through `reply`, once, from any thread; float32 [B, H, A] with an `ActReply`.
+
+        `unfinished` says what each lane still executes; empty where that is not known.
+        """
         ...

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import lmdb
 
 from learner.server.ingest import Committed, Ingest, StepBatch
-from learner.server.refusals import StorageRefused
+from learner.server.refusals import storage_refused
 
 logger = logging.getLogger(__name__)
 
@@ -80,13 +80,12 @@ class Committer:
     def _commit(self, batches: Sequence[StepBatch]) -> list[Committed]:
         try:
             results = self._ingest.commit(batches)
-        except (lmdb.PanicError, lmdb.CorruptedError):
-            raise
         except lmdb.Error as exc:
+            refused = storage_refused(exc)
             if not self.storage_error:
                 logger.error("Cannot write the journal: %s. Free disk space; actors keep their steps meanwhile.", exc)
             self.storage_error = str(exc)
-            return [Committed(error=StorageRefused(f"The learner cannot write its journal: {exc}.")) for _ in batches]
+            return [Committed(error=refused) for _ in batches]
         if self.storage_error:
             logger.info("The journal can be written again.")
             self.storage_error = ""

@@ -16,19 +16,19 @@ import lmdb
 import msgspec
 import numpy as np
 
+from learner.server.access import Access
 from learner.server.announcer import Announcer
 from learner.server.backend import InferenceBackend
 from learner.server.committer import Committer
 from learner.server.ingest import Committed, Ingest, StepBatch
 from learner.server.publications import Publications
-from learner.server.refusals import Complaints, StorageRefused, reply_of
+from learner.server.refusals import Complaints, reply_of, storage_refused
 from learner.server.sessions import Session, Sessions
 from serl_launcher.config.transport import TransportConfig
 from serl_launcher.errors import HiorsError, PolicyError, ProtocolError, Refused, SessionFenced
 from serl_launcher.specs import RobotSpec
 from serl_launcher.status import JSON
 from serl_launcher.transport import messages
-from serl_launcher.transport.keys import AllowList, read_learner_keys
 from serl_launcher.transport.messages import Act, ActReply, ErrorReply, Fetch, Heartbeat, Hello, Stats, Steps
 from serl_launcher.transport.sockets import Frames, LearnerSockets, Waker
 
@@ -81,7 +81,7 @@ class Gateway:
         self._outbox: deque[Callable[[], None]] = deque()
         self._waker = Waker()
         self._sockets: LearnerSockets | None = None
-        self._allow_list = AllowList(Path(config.keys_dir)) if config.keys_dir else None
+        self._access = Access(Path(config.keys_dir) if config.keys_dir else None)
         self._complaints = Complaints()
 
     @property
@@ -101,8 +101,7 @@ class Gateway:
             ConfigError: The address is reachable by others, and there are neither keys nor `insecure`.
             TransportError: A port is in use.
         """
-        keys = read_learner_keys(Path(self._config.keys_dir)) if self._config.keys_dir else None
-        is_allowed = self._allow_list.is_allowed if self._allow_list else lambda _public: True
+        keys, is_allowed = self._access.read_keys(), self._access.may_connect
         self._sockets = LearnerSockets(self._config, keys=keys, is_allowed=is_allowed, waker=self._waker)
         logger.info("Listening on %s, ports %d and %d.", self._config.bind, *self._sockets.ports)
 
@@ -187,11 +186,10 @@ class Gateway:
         try:
             request = messages.decode_request(frames[0] if frames else b"")
             request_id = request.request_id if isinstance(request, Act | Fetch) else None
-            self._check_key(connection, key)
+            session = self._checked_session(connection, key, request)
             if isinstance(request, Hello):
                 self._admit(connection, request)
                 return
-            session = self._sessions.find(connection)
             if session is None:
                 self._send(connection, ErrorReply(messages.NO_SESSION, "Expected a hello first.", request_id))
                 return
@@ -201,15 +199,20 @@ class Gateway:
                 self._complaints.note(exc)
             self._refuse(connection, exc, request_id=request_id)
         except lmdb.Error as exc:
-            self._refuse(connection, StorageRefused(f"The learner cannot write its journal: {exc}."))
+            self._refuse(connection, storage_refused(exc))
         except Exception as exc:  # A mistake of ours in one message must not take all robots down.
             logger.exception("A message could not be handled.")
             self._refuse(connection, Refused(f"The learner failed on this message: {exc!r}."), request_id=request_id)
 
-    def _check_key(self, connection: bytes, key: str) -> None:
-        if self._allow_list is not None and not self._allow_list.is_allowed(key.encode()):
+    def _checked_session(self, connection: bytes, key: str, request: messages.Request) -> Session | None:
+        session = self._sessions.find(connection)
+        claimed = request if isinstance(request, Hello) else session
+        try:
+            self._access.check(key, actor_id=claimed and claimed.actor_id)
+        except Refused:
             self._sessions.close(connection)
-            raise Refused("The key of this robot is not in the allow-list (any more). See python -m tools.keys.")
+            raise
+        return session
 
     def _admit(self, connection: bytes, hello: Hello) -> None:
         self._sessions.check_free(hello)
@@ -218,8 +221,7 @@ class Gateway:
         if former is None or former.epoch != hello.epoch:
             logger.info("Actor %r is connected (session %d, event %d).", hello.actor_id, hello.epoch, last_seq)
         if former is not None and former.epoch != hello.epoch:
-            fenced = SessionFenced(f"Session {hello.epoch} of actor {hello.actor_id!r} has taken over.")
-            self._refuse(former.connection, fenced)
+            self._refuse(former.connection, SessionFenced(f"Session {hello.epoch} of {hello.actor_id!r} took over."))
         announcement = self._announcer.current()
         welcome = messages.Welcome(last_seq, self._config.credits, self._inference.policy_version, announcement)
         self._send(connection, welcome)
@@ -241,7 +243,8 @@ class Gateway:
             self._send(session.connection, Heartbeat())
 
     def _take_steps(self, session: Session, request: Steps, frames: Frames) -> None:
-        _check_count(request.count, frames, "event")
+        if request.count != len(frames):
+            raise ProtocolError(f"Expected {request.count} frames, one per event, got {len(frames)}.")
         if session.num_steps_requests >= self._config.credits:
             raise Refused(f"Expected at most {self._config.credits} unanswered steps requests, got one more.")
         session.num_steps_requests += 1
@@ -266,16 +269,17 @@ class Gateway:
         self._refuse(session.connection, committed.error)
 
     def _ask_policy(self, session: Session, request: Act, frames: Frames) -> None:
-        _check_count(request.count, frames, "observation")
         if session.num_act_requests >= MAX_ACT_REQUESTS:
             raise PolicyError(f"Expected at most {MAX_ACT_REQUESTS} unanswered action requests, got one more.")
-        observations = [messages.decode_observation_frame(frame) for frame in frames]
+        assert self._ingest.spec is not None, "the session has told its robot"
+        observations, unfinished = messages.decode_act(request, frames, self._ingest.spec.action_dim)
         session.num_act_requests += 1
         self._inference.submit(
             (session.actor_id, request.request_id),
             observations,
             time.monotonic() + 1e-3 * request.deadline_ms,
             lambda reply, actions: self._post(partial(self._give_actions, session, request, reply, actions)),
+            unfinished,
         )
 
     def _give_actions(
@@ -293,8 +297,3 @@ class Gateway:
 
     def _send(self, connection: bytes, message: messages.Message, *frames: bytes) -> None:
         self._bound.send(connection, [messages.encode(message), *frames])
-
-
-def _check_count(expected: int, frames: Frames, what: str) -> None:
-    if expected != len(frames):
-        raise ProtocolError(f"Expected {expected} frames, one per {what}, got {len(frames)}.")

@@ -3,81 +3,33 @@
     submit -> queue -> gather (max_batch, max_wait_ms) -> drop the late -> decode -> policy.act -> reply
                           ^ a newer policy is taken over here, between batches
 
-Imports no torch: what a policy is made of is its own affair.
+A policy call that fails is repeated on halves of its batch, so that one bad request harms no other and a batch that
+is too large for the memory shrinks. A version that fails on its first request gives way to the last one that answered.
+Every request gets exactly one answer. Imports no torch: what a policy is made of is its own affair.
 """
 
 import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 
 from learner.lifetime import Worker
+from learner.server.inference_metrics import InferenceMetrics
+from learner.server.lanes import Lanes, decode_lanes, join_lanes
+from learner.server.requests import Batch, LanesPolicy, LoadedPolicy, Policy, Reply, Request, refuse
 from serl_launcher.config.training import ServerConfig
 from serl_launcher.errors import HiorsError, PolicyError
-from serl_launcher.events import EncodedObservation, decode_vector
-from serl_launcher.images import decode_image
+from serl_launcher.events import EncodedObservation
 from serl_launcher.specs import RobotSpec
 from serl_launcher.transport.messages import ActReply, ErrorReply
+from serl_launcher.types import Unfinished
 
 logger = logging.getLogger(__name__)
 
-Reply = Callable[[ActReply | ErrorReply, np.ndarray | None], None]
-"""Takes the answer and, for an `ActReply`, float32 [B, H, A]. Called from the inference thread."""
-
 _IDLE_S = 0.2
-_MAX_MESSAGE_CHARS = 2000
-
-
-class Policy(Protocol):
-    """What acts."""
-
-    spec: RobotSpec
-
-    def act(self, images: np.ndarray, state: np.ndarray, prompts: list[str]) -> np.ndarray:
-        """Returns float32 [B, H, A] for uint8 [B, C, height, width, 3], float32 [B, S] and B prompts."""
-        ...
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class LoadedPolicy:
-    """A policy and its version; never changed, only replaced."""
-
-    policy: Policy
-    version: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Request:
-    """One actor's question: observations of one or more lanes."""
-
-    key: Hashable
-    observations: Sequence[EncodedObservation]
-    deadline_s: float
-    """Monotonic time after which nobody waits for the answer."""
-    reply: Reply
-    arrived_s: float
-
-
-class NoInference:
-    """Stands in where no policy exists (`algo=data_collection`): every request is refused."""
-
-    policy_version = -1
-
-    def submit(
-        self, request_key: Hashable, observations: Sequence[EncodedObservation], deadline_monotonic: float, reply: Reply
-    ) -> None:
-        """Answers at once that there is no policy."""
-        refusal = "No policy: this learner only collects data (algo=data_collection). Use actor.mode=collect."
-        reply(_error(PolicyError(refusal)), None)
-
-    def figures(self) -> dict[str, float]:
-        """Returns nothing: nothing is answered."""
-        return {}
 
 
 class InferenceService:
@@ -89,21 +41,22 @@ class InferenceService:
         self._requests: queue.Queue[Request] = queue.Queue()
         self._postponed: Request | None = None
         self._loaded: LoadedPolicy | None = None
+        self._proven: LoadedPolicy | None = None
+        self._max_batch = config.max_batch
         self._worker = Worker("inference", self._work)
-        self.num_answered = 0
-        """Observations answered."""
-        self.num_expired = 0
-        """Observations whose deadline passed in the queue."""
-        self.num_calls = 0
-        """Policy calls."""
-        self.model_ms = 0.0
-        """Duration of the last policy call."""
+        self.metrics = InferenceMetrics()
 
     @property
     def policy_version(self) -> int:
         """Version of the weights in force, -1 before the first."""
         loaded = self._loaded
         return -1 if loaded is None else loaded.version
+
+    @property
+    def spec(self) -> RobotSpec | None:
+        """The robot of the weights in force, None before the first."""
+        loaded = self._loaded
+        return None if loaded is None else loaded.policy.spec
 
     def start(self) -> None:
         """Starts the thread."""
@@ -118,33 +71,36 @@ class InferenceService:
         self._worker.check()
 
     def figures(self) -> dict[str, float]:
-        """Returns how much was answered, in how many calls, and how long the last call took."""
-        return {
-            "num_answered": self.num_answered,
-            "num_expired": self.num_expired,
-            "num_calls": self.num_calls,
-            "model_ms": round(self.model_ms, 2),
-        }
+        """Returns what is measured; may be called from any thread."""
+        return self.metrics.figures(self._requests.qsize())
 
     def swap(self, policy: Policy, version: int) -> None:
         """Takes over a policy that is ready to act; the batch under way is finished with the old one."""
         self._loaded = LoadedPolicy(policy=policy, version=version)
+        self._max_batch = self._config.max_batch
+        self.metrics.swapped_s = time.monotonic()
 
     def submit(
-        self, request_key: Hashable, observations: Sequence[EncodedObservation], deadline_monotonic: float, reply: Reply
+        self,
+        request_key: Hashable,
+        observations: Sequence[EncodedObservation] | Lanes,
+        deadline_monotonic: float,
+        reply: Reply,
+        unfinished: Sequence[Unfinished | None] = (),
     ) -> None:
         """Takes a request; `reply` is called once, from the inference thread. Never blocks.
 
         Args:
-            request_key: Whatever tells requests apart, for logs.
-            observations: One per lane.
+            request_key: Whatever tells requests apart; of a pair, the first names who asks.
+            observations: One per lane; `Lanes` are decoded already.
             deadline_monotonic: `time.monotonic()` after which the answer is of no use.
             reply: Takes the answer.
+            unfinished: What each lane is still executing; empty where that is not known.
         """
         self._requests.put(
             Request(
                 key=request_key, observations=observations, deadline_s=deadline_monotonic, reply=reply,
-                arrived_s=time.monotonic(),
+                arrived_s=time.monotonic(), unfinished=unfinished,
             )
         )  # fmt: skip
 
@@ -156,7 +112,7 @@ class InferenceService:
         left = [] if self._postponed is None else [self._postponed]
         while not self._requests.empty():
             left.append(self._requests.get())
-        _refuse(left, PolicyError("The learner is ending."))
+        refuse(left, PolicyError("The learner is ending."))
 
     def _gather(self) -> list[Request]:
         """Returns requests that share a policy call, none after a while without any."""
@@ -164,17 +120,17 @@ class InferenceService:
         self._postponed = None
         if first is None:
             return []
-        batch, size = [first], len(first.observations)
+        batch, size = [first], len(first)
         until = time.monotonic() + self._config.max_wait_ms / 1e3
-        while size < self._config.max_batch:
+        while size < self._max_batch:
             request = self._next(max(until - time.monotonic(), 0.0))
             if request is None:
                 break
-            if size + len(request.observations) > self._config.max_batch:
+            if size + len(request) > self._max_batch:
                 self._postponed = request
                 break
             batch.append(request)
-            size += len(request.observations)
+            size += len(request)
         return batch
 
     def _next(self, timeout_s: float) -> Request | None:
@@ -183,94 +139,106 @@ class InferenceService:
         except queue.Empty:
             return None
 
-    def _answer(self, batch: list[Request]) -> None:
-        batch = self._without_expired(batch)
+    def _answer(self, requests: list[Request]) -> None:
+        requests = self._without_expired(requests)
         loaded = self._loaded
         if loaded is None:
-            _refuse(batch, PolicyError("No policy is published yet. The trainer publishes one when it starts."))
+            refuse(requests, PolicyError("No policy is published yet. The trainer publishes one when it starts."))
             return
-        decoded = [(request, _decoded_or_refused(request, loaded.policy.spec)) for request in batch]
+        decoded = [(request, _decoded_or_refused(request, loaded.policy.spec)) for request in requests]
         self._act(loaded, [(request, lanes) for request, lanes in decoded if lanes is not None])
 
-    def _without_expired(self, batch: list[Request]) -> list[Request]:
+    def _without_expired(self, requests: list[Request]) -> list[Request]:
         now = time.monotonic()
-        late = [request for request in batch if request.deadline_s < now]
+        late = [request for request in requests if request.deadline_s < now]
         for request in late:
-            self.num_expired += len(request.observations)
+            self.metrics.note_expired(request.key, len(request))
             waited_ms = 1e3 * (now - request.arrived_s)
             request.reply(ErrorReply("DeadlineExceeded", f"The request waited {waited_ms:.0f} ms in the queue."), None)
-        return [request for request in batch if request.deadline_s >= now]
+        return [request for request in requests if request.deadline_s >= now]
 
-    def _act(self, loaded: LoadedPolicy, batch: "list[tuple[Request, Lanes]]") -> None:
+    def _act(self, loaded: LoadedPolicy, batch: Batch) -> None:
         if not batch:
             return
         started = time.monotonic()
         try:
-            actions = loaded.policy.act(
-                np.concatenate([lanes.images for _, lanes in batch]),
-                np.concatenate([lanes.state for _, lanes in batch]),
-                [prompt for _, lanes in batch for prompt in lanes.prompts],
-            )
+            actions = _call(loaded.policy, join_lanes([lanes for _, lanes in batch]))
         except Exception as exc:  # Whatever a model raises must reach the actors, and must not end the thread.
-            logger.exception("Policy %d failed on %d requests.", loaded.version, len(batch))
-            _refuse([request for request, _ in batch], exc)
+            self._recover(loaded, batch, exc)
             return
-        self.model_ms = 1e3 * (time.monotonic() - started)
-        self.num_calls += 1
+        self.metrics.note_call(len(actions), 1e3 * (time.monotonic() - started))
         first = 0
         for request, lanes in batch:
-            rows = actions[first : first + len(lanes.prompts)]
-            first += len(lanes.prompts)
-            self._reply(request, rows, version=loaded.version, started_s=started)
+            rows = actions[first : first + len(lanes)]
+            first += len(lanes)
+            if np.isfinite(rows).all():
+                self._reply(loaded, request, rows, started_s=started)
+            else:
+                refusal = f"Policy {loaded.version} gave actions that are not finite; the robot must hold."
+                self._recover(loaded, [(request, lanes)], PolicyError(refusal))
 
-    def _reply(self, request: Request, actions: np.ndarray, *, version: int, started_s: float) -> None:
-        if not np.isfinite(actions).all():
-            _refuse([request], PolicyError(f"Policy {version} gave actions that are not finite; the robot must hold."))
+    def _recover(self, loaded: LoadedPolicy, batch: Batch, exc: Exception) -> None:
+        """Answers a batch whose call failed: by halves, by the last version that answered, or with the error."""
+        self.metrics.num_failed_calls += 1
+        if len(batch) > 1:
+            half = len(batch) // 2
+            if _is_out_of_memory(exc):
+                self._max_batch = max(1, sum(len(lanes) for _, lanes in batch) // 2)
+                logger.warning("Out of memory; batches have at most %d observations now.", self._max_batch)
+            self._act(loaded, batch[:half])
+            self._act(self._trusted(loaded), batch[half:])
             return
-        self.num_answered += len(actions)
-        timings = {"queue": 1e3 * (started_s - request.arrived_s), "model": self.model_ms}
-        reply = ActReply(policy_version=version, horizon=actions.shape[1], action_dim=actions.shape[2], timings=timings)
+        proven = self._proven
+        if proven is not None and proven.version != loaded.version:
+            logger.warning(
+                "Policy %d failed on its first requests: %s Actors go on with policy %d.",
+                loaded.version, exc, proven.version,
+            )  # fmt: skip
+            if self._loaded is loaded:
+                self._loaded = proven
+            self._act(proven, batch)
+            return
+        if not isinstance(exc, HiorsError):
+            logger.error("Policy %d failed.", loaded.version, exc_info=exc)
+        self.metrics.num_refused += len(batch[0][1])
+        refuse([batch[0][0]], exc)
+
+    def _trusted(self, loaded: LoadedPolicy) -> LoadedPolicy:
+        """Returns the version in force, unless a newer one came meanwhile: a batch has one version or falls back."""
+        proven = self._proven
+        return proven if proven is not None and self._loaded is proven else loaded
+
+    def _reply(self, loaded: LoadedPolicy, request: Request, actions: np.ndarray, *, started_s: float) -> None:
+        self._proven = loaded
+        now = time.monotonic()
+        queue_ms, service_ms = 1e3 * (started_s - request.arrived_s), 1e3 * (now - request.arrived_s)
+        is_late = request.deadline_s < now
+        self.metrics.note_answer(
+            request.key, size=len(actions), queue_ms=queue_ms, service_ms=service_ms, is_late=is_late
+        )
+        timings = {"queue": queue_ms, "model": self.metrics.model_ms, "service": service_ms}
+        reply = ActReply(
+            policy_version=loaded.version, horizon=actions.shape[1], action_dim=actions.shape[2], timings=timings
+        )
         request.reply(reply, np.ascontiguousarray(actions, np.float32))
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Lanes:
-    """Decoded observations of one request."""
-
-    images: np.ndarray
-    """uint8 [B, C, height, width, 3], cameras in the order of the robot's spec."""
-    state: np.ndarray
-    """float32 [B, S]."""
-    prompts: list[str]
-
-
-def decode_lanes(observations: Sequence[EncodedObservation], spec: RobotSpec) -> Lanes:
-    """Decodes observations; raises ProtocolError where one does not fit the robot."""
-    images = [
-        np.stack([decode_image(observation.images.get(camera.name, b""), camera.shape) for camera in spec.cameras])
-        for observation in observations
-    ]
-    state = [decode_vector(observation.state, spec.state_dim, "state") for observation in observations]
-    return Lanes(
-        images=np.stack(images), state=np.stack(state), prompts=[observation.prompt for observation in observations]
-    )
+def _call(policy: Policy, lanes: Lanes) -> np.ndarray:
+    if (lanes.image_valid is not None or lanes.unfinished) and isinstance(policy, LanesPolicy):
+        return policy.act_on(lanes)
+    return policy.act(lanes.images, lanes.state, lanes.prompts)
 
 
 def _decoded_or_refused(request: Request, spec: RobotSpec) -> Lanes | None:
     try:
-        return decode_lanes(request.observations, spec)
+        if isinstance(request.observations, Lanes):
+            return request.observations
+        return decode_lanes(request.observations, spec, request.unfinished)
     except (HiorsError, ValueError) as exc:
-        _refuse([request], exc)
+        refuse([request], exc)
         return None
 
 
-def _refuse(requests: Sequence[Request], exc: BaseException) -> None:
-    for request in requests:
-        request.reply(_error(exc), None)
-
-
-def _error(exc: BaseException) -> ErrorReply:
-    is_ours = isinstance(exc, HiorsError)
-    kind = type(exc).__name__ if is_ours else PolicyError.__name__
-    message = str(exc) if is_ours else f"{type(exc).__name__}: {exc}"
-    return ErrorReply(kind, message[:_MAX_MESSAGE_CHARS])
+def _is_out_of_memory(exc: BaseException) -> bool:
+    """Whether a model ran out of memory: numpy, torch on a CPU (a RuntimeError) and torch on a GPU all say so."""
+    return isinstance(exc, MemoryError) or type(exc).__name__ == "OutOfMemoryError" or "allocate memory" in str(exc)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from learner.server.admission import admit_session, check_epoch, check_hello, check_same_robot
+from serl_launcher import failpoints
 from serl_launcher.errors import HiorsError, ProtocolError, Refused, SessionFenced
 from serl_launcher.events import (
     EpisodeEnded,
@@ -98,6 +99,7 @@ class Ingest:
         self.require_spec(hello.spec, who=f"actor {hello.actor_id!r}")
         with self._journal.transaction() as changes:
             cursor = admit_session(changes, hello)
+        failpoints.reached("admitted")
         return cursor.last_seq
 
     def cursors(self) -> dict[str, Cursor]:
@@ -119,16 +121,22 @@ class Ingest:
         """
         decoded = [self._decode(batch) for batch in batches]
         with self._journal.transaction() as changes:
-            return [
+            results = [
                 Committed(error=events) if isinstance(events, HiorsError) else _apply(changes, batch, events)
                 for batch, events in zip(batches, decoded, strict=True)
             ]
+            failpoints.reached("commit written")
+        failpoints.reached("committed")
+        return results
 
     def _decode(self, batch: StepBatch) -> list[Event] | HiorsError:
         try:
             return [_decode_checked(encoded, self._spec) for encoded in batch.events]
         except ProtocolError as exc:
             return exc
+        except Exception as exc:  # A mistake of ours in one batch must not end the thread that commits all of them.
+            logger.exception("Events of actor %r could not be checked.", batch.actor_id)
+            return ProtocolError(f"The learner failed on these events: {exc!r}.")
 
 
 def _decode_checked(encoded: bytes, spec: RobotSpec | None) -> Event:

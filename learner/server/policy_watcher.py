@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 
 from learner.lifetime import Worker
-from learner.server.inference import InferenceService, Policy
+from learner.server.inference import InferenceService
+from learner.server.requests import Policy
 from serl_launcher import publication
-from serl_launcher.errors import HiorsError
+from serl_launcher.errors import HiorsError, PolicyError
+from serl_launcher.images import stack_images
 from serl_launcher.publication import Publication
 
 logger = logging.getLogger(__name__)
@@ -55,7 +57,7 @@ class PolicyWatcher:
             publication.verify(newest.path)
             policy = self._load(newest.path)
             warm_up(policy)
-        except (HiorsError, OSError, RuntimeError, ValueError) as exc:
+        except (HiorsError, OSError, RuntimeError, ValueError, MemoryError) as exc:
             if self._newest() == newest:  # Otherwise it was deleted while it was read: newer ones are there.
                 logger.warning("Policy %d is not taken over, actors keep the one before: %s", newest.version, exc)
             return
@@ -82,7 +84,13 @@ class PolicyWatcher:
 
 
 def warm_up(policy: Policy) -> None:
-    """Lets a policy act once on nothing, so that the first robot does not wait for memory and kernels."""
+    """Lets a policy act once on nothing, so that the first robot does not wait for memory and kernels.
+
+    Raises:
+        PolicyError: Its actions are not finite.
+    """
     spec = policy.spec
-    images = np.stack([np.zeros(camera.shape, np.uint8) for camera in spec.cameras])[None]
-    policy.act(images, np.zeros((1, spec.state_dim), np.float32), ["warm up"])
+    images = stack_images([np.zeros(camera.shape, np.uint8) for camera in spec.cameras])[None]
+    actions = policy.act(images, np.zeros((1, spec.state_dim), np.float32), ["warm up"])
+    if not np.isfinite(actions).all():
+        raise PolicyError("Its actions on a black picture are not finite.")

@@ -3,6 +3,8 @@
 import logging
 import time
 
+import lmdb
+
 from serl_launcher.errors import HiorsError, Refused, SessionFenced
 from serl_launcher.transport import messages
 from serl_launcher.transport.messages import ErrorReply
@@ -19,6 +21,17 @@ class IdInUse(SessionFenced):
 
 class StorageRefused(Refused):
     """The learner cannot write; the events should be sent again later."""
+
+
+def storage_refused(error: lmdb.Error) -> StorageRefused:
+    """Returns what actors are told while the journal cannot be written.
+
+    Raises:
+        lmdb.PanicError, lmdb.CorruptedError: It cannot be used any more; the process must start again.
+    """
+    if isinstance(error, lmdb.PanicError | lmdb.CorruptedError):
+        raise error
+    return StorageRefused(f"The learner cannot write its journal: {error}.")
 
 
 _KINDS = {IdInUse: messages.ID_IN_USE, StorageRefused: messages.STORAGE}

@@ -1,21 +1,39 @@
 """Moves closed episodes from the journal into the dataset, and late labels after them.
 
 Idempotent: an episode is written, then marked in the journal. After a crash between the two, the writer recognises the
-episode by its id and only the mark is made.
+episode by its id and only the mark is made. Episodes enter the dataset in the order in which they closed: a full disk
+holds up all of them, a damaged episode only itself.
 """
 
+import errno
 import logging
 import threading
 import time
+from collections.abc import Callable
+from pathlib import Path
 
+import lmdb
+
+from serl_launcher import failpoints
 from serl_launcher.datasets.writer import DatasetWriter
 from serl_launcher.errors import HiorsError
+from serl_launcher.events import EpisodeLabelled
 from serl_launcher.journal import Journal
+from serl_launcher.specs import RobotSpec
 
 logger = logging.getLogger(__name__)
 
 RETRY_S = 30.0
-"""Pause before an episode that could not be sealed is tried again."""
+"""Pause before an episode that does not fit the dataset is tried again."""
+FULL_DISK_RETRY_S = 1.0
+"""Pause of all sealing after the disk refused something; doubles up to RETRY_S while it goes on refusing."""
+
+
+_DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
+
+
+class _DiskRefused(Exception):
+    """Not the episode is wrong, but the disk; raised from the error that says why."""
 
 
 class Sealer:
@@ -27,6 +45,9 @@ class Sealer:
         self._writer = writer
         self._period_s = period_s
         self._retry_at: dict[str, float] = {}
+        self._disk_retry_s = 0.0
+        self._disk_pause_s = 0.0
+        self._disk_error = ""
 
     @property
     def num_failing(self) -> int:
@@ -38,16 +59,18 @@ class Sealer:
 
         What cannot be written stays in the journal and is logged; the others are not held up.
         """
-        num_done = sum(self._attempt(episode_id) for episode_id in self._journal.closed_episodes())
-        for episode_id, label in self._journal.pending_labels():
-            if not self._is_due(episode_id):
-                continue
-            try:
-                self._writer.relabel(episode_id, label)
-                self._journal.mark_labelled(episode_id, label)
-                num_done += 1
-            except (HiorsError, OSError) as exc:
-                self._put_off(episode_id, exc)
+        if time.monotonic() < self._disk_retry_s:
+            return 0
+        num_done = 0
+        try:
+            for episode_id in self._journal.closed_episodes():
+                num_done += self._attempt(episode_id, self._seal)
+            for episode_id, label in self._journal.pending_labels():
+                num_done += self._attempt(episode_id, lambda each, label=label: self._label(each, label))
+        except _DiskRefused as exc:
+            self._note_disk(str(exc.__cause__))
+        else:
+            self._note_disk("")
         return num_done
 
     def run(self, stop: threading.Event) -> None:
@@ -56,30 +79,52 @@ class Sealer:
             self.run_once()
             stop.wait(self._period_s)
         self._retry_at.clear()
+        self._disk_retry_s = 0.0
         self.run_once()
 
-    def _attempt(self, episode_id: str) -> bool:
-        """Seals one episode; returns whether it is sealed now."""
+    def _attempt(self, episode_id: str, work: Callable[[str], None]) -> bool:
+        """Does something for one episode; returns whether it is done. Raises _DiskRefused where nothing can be."""
         if not self._is_due(episode_id):
             return False
         try:
-            started = time.perf_counter()
-            record = self._journal.read_episode(episode_id)
-            index = self._writer.append(record)
-            self._journal.mark_sealed(episode_id, index)
+            work(episode_id)
         except (HiorsError, OSError) as exc:
+            if _is_of_disk(exc) or _is_of_disk(exc.__cause__):
+                raise _DiskRefused from exc
             self._put_off(episode_id, exc)
             return False
         self._retry_at.pop(episode_id, None)
+        return True
+
+    def _seal(self, episode_id: str) -> None:
+        started = time.perf_counter()
+        record = self._journal.read_episode(episode_id)
+        index = self._writer.append(record)
+        failpoints.reached("sealed")
+        self._journal.mark_sealed(episode_id, index)
+        failpoints.reached("seal marked")
+        duration_ms = 1e3 * (time.perf_counter() - started)
         logger.debug(
             "Sealed %s as episode %d: %d steps, %s, %.0f ms.",
-            episode_id,
-            index,
-            len(record.steps),
-            record.outcome,
-            1e3 * (time.perf_counter() - started),
-        )
-        return True
+            episode_id, index, len(record.steps), record.outcome, duration_ms,
+        )  # fmt: skip
+
+    def _label(self, episode_id: str, label: EpisodeLabelled) -> None:
+        self._writer.relabel(episode_id, label)
+        failpoints.reached("labelled")
+        self._journal.mark_labelled(episode_id, label)
+        failpoints.reached("label marked")
+
+    def _note_disk(self, error: str) -> None:
+        """Pauses all sealing while the disk refuses; says so once when it begins and once when it is over."""
+        if error:
+            self._disk_pause_s = min(RETRY_S, 2 * self._disk_pause_s if self._disk_error else FULL_DISK_RETRY_S)
+            self._disk_retry_s = time.monotonic() + self._disk_pause_s
+            if not self._disk_error:
+                logger.error("The dataset cannot be written: %s. Free disk space; steps stay in the journal.", error)
+        elif self._disk_error:
+            logger.info("The dataset can be written again.")
+        self._disk_error = error
 
     def _is_due(self, episode_id: str) -> bool:
         return time.monotonic() >= self._retry_at.get(episode_id, 0.0)
@@ -92,3 +137,23 @@ class Sealer:
             RETRY_S,
             reason,
         )
+
+
+def open_writer(root: Path, spec: RobotSpec, stop: threading.Event) -> DatasetWriter | None:
+    """Returns the writer of a dataset, which repairs it first; waits while the disk is full, None when told to stop."""
+    has_complained = False
+    while True:
+        try:
+            return DatasetWriter(root, spec, reached=lambda stage: failpoints.reached(f"seal {stage}"))
+        except OSError as exc:
+            if not _is_of_disk(exc):
+                raise
+            if not has_complained:
+                logger.error("Dataset %s cannot be opened: %s. Free disk space; steps stay in the journal.", root, exc)
+            has_complained = True
+        if stop.wait(FULL_DISK_RETRY_S):
+            return None
+
+
+def _is_of_disk(error: BaseException | None) -> bool:
+    return isinstance(error, lmdb.Error) or (isinstance(error, OSError) and error.errno in _DISK_ERRORS)

@@ -2,38 +2,39 @@
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 
+import msgspec
 import torch
-from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
 
-from learner.algorithms.build import build_algorithm
+from learner.algorithms.build import build_algorithm, recipe_of
 from learner.algorithms.interfaces import Algorithm
 from learner.replay.chunks import ChunkSampler
+from learner.replay.held_out import HeldOut, drawn_only
 from learner.replay.mixture import Mixture, MixtureSource
 from learner.replay.reader import ReplayDataset
 from learner.replay.views import StepWeights, View
 from learner.replay.views import demonstrations as demonstrations_rule
-from learner.trainer.checkpoints import Checkpoints, TrainerState, policy_of, read_state
+from learner.trainer.best import score_of
+from learner.trainer.checkpoints import Checkpoints, policy_of, read_state
 from learner.trainer.feed import DataFeed
+from learner.trainer.hardware import build_hardware
 from learner.trainer.loop import Trainer
 from learner.trainer.outputs import Outputs
 from learner.trainer.progress import Progress
 from learner.trainer.ranks import Ranks
-from learner.trainer.start import starting_policy
 from serl_launcher import publication
 from serl_launcher.config import RunConfig
 from serl_launcher.datasets.layout import dataset_path
-from serl_launcher.errors import ConfigError
+from serl_launcher.errors import CheckpointError, ConfigError
 from serl_launcher.metrics import MetricSink
-from serl_launcher.policies import Pi0Policy, load_policy
+from serl_launcher.policies import Pi0Policy
+from serl_launcher.policies.gaussian import GaussianPolicy
 from serl_launcher.publication import Publisher
 from serl_launcher.run_directory import RunDirectory
+from serl_launcher.specs import RobotSpec
 
 logger = logging.getLogger(__name__)
-
-_SEED_STRIDE = 1009
-"""Between ranks, so that each draws other samples and other noise."""
 
 
 def build_trainer(config: RunConfig) -> Trainer:
@@ -45,81 +46,98 @@ def build_trainer(config: RunConfig) -> Trainer:
     """
     torch.set_num_threads(config.training.num_threads)
     run = RunDirectory.of(config)
-    ranks, accelerator = _hardware(config)
+    ranks, accelerator = build_hardware(config)
     demonstrations = [ReplayDataset(dataset_path(name)) for name in config.dataset.repo_id]
     replay = ReplayDataset(run.replay)
-    checkpoints = Checkpoints(run.checkpoints, keep=config.training.keep_checkpoints)
+    score = score_of(config.training.keep_best, run.root)
+    checkpoints = Checkpoints(run.checkpoints, keep=config.training.keep_checkpoints, score=score)
     newest = checkpoints.newest()
-    policy = starting_policy(config, [*demonstrations, replay]) if newest is None else load_policy(policy_of(newest))
-    algorithm = build_algorithm(config, policy, accelerator, seed=config.seed + _SEED_STRIDE * ranks.number)
+    recipe = recipe_of(config)
+    policy = recipe.start(config, [*demonstrations, replay]) if newest is None else recipe.load(policy_of(newest))
+    algorithm = build_algorithm(config, policy, accelerator, seed=config.seed, part=(ranks.number, ranks.count))
+    checkpoints.about = _about(config, policy.spec)
     mixture = _mixture(config, algorithm, policy, demonstrations=demonstrations, replay=replay, ranks=ranks)
     progress = Progress()
     if newest is not None:
-        _continue(read_state(newest), algorithm, mixture, progress)
+        state = read_state(newest)
+        algorithm.load_state(state.tensors, state.algorithm)
+        mixture.load_state_dict(state.mixture)
+        progress.seconds_trained = state.seconds_trained
+        progress.load_counters(state.counters)
         logger.info("Continuing from checkpoint %s.", newest)
-    feed = DataFeed(mixture, replay, algorithm)
+    feed = DataFeed(mixture, replay, algorithm, held_out=_held_out(config, mixture) if ranks.is_first else None)
     outputs = _outputs(config, run, checkpoints) if ranks.is_first else None
-    return Trainer(config, algorithm, feed=feed, ranks=ranks, outputs=outputs, progress=progress)
-
-
-def _hardware(config: RunConfig) -> tuple[Ranks, Accelerator]:
-    training = config.training
-    if training.deepspeed_config is not None:
-        raise ConfigError(
-            "training.deepspeed_config is not supported by this trainer yet; leave it out to train with "
-            "data-parallel ranks (training.num_gpus)."
-        )
-    if training.num_gpus > 0 and not torch.cuda.is_available():
-        raise ConfigError(f"training.num_gpus is {training.num_gpus}, but torch finds no GPU. Use training.num_gpus=0.")
-    # The last layer of the language stream has weights whose output is not used: they get no gradient.
-    unused = DistributedDataParallelKwargs(find_unused_parameters=True)
-    accelerator = Accelerator(
-        cpu=training.num_gpus == 0, mixed_precision=training.mixed_precision, kwargs_handlers=[unused]
-    )
-    ranks = Ranks(accelerator)
-    parts = ranks.count * training.gradient_accumulation_steps
-    if config.algo.batch_size % parts:
-        raise ConfigError(
-            f"algo.batch_size ({config.algo.batch_size}) must be a multiple of ranks x gradient_accumulation_steps "
-            f"({ranks.count} x {training.gradient_accumulation_steps})."
-        )
-    return ranks, accelerator
+    return Trainer(
+        config, algorithm, feed=feed, ranks=ranks, outputs=outputs, progress=progress,
+        go_back=partial(_go_back, checkpoints, algorithm),
+    )  # fmt: skip
 
 
 def _mixture(
-    config: RunConfig, algorithm: Algorithm, policy: Pi0Policy, *, demonstrations: Sequence[ReplayDataset],
+    config: RunConfig, algorithm: Algorithm, policy: Pi0Policy | GaussianPolicy, *,
+    demonstrations: Sequence[ReplayDataset],
     replay: ReplayDataset, ranks: Ranks,
 ) -> Mixture:  # fmt: skip
     """Returns the sources of a batch: every demonstration dataset by its size, and the online steps."""
     offline = algorithm.offline_fraction if demonstrations else 0.0
     num_offline_steps = sum(dataset.num_steps for dataset in demonstrations)
 
-    horizon = policy.config.horizon
+    wanted = algorithm.sampling
 
     def source(name: str, dataset: ReplayDataset, rule: StepWeights, fraction: float) -> MixtureSource:
-        sampler = ChunkSampler(dataset, horizon=horizon, cameras=policy.spec.camera_names)
-        return MixtureSource(name=name, view=View(dataset, rule), sampler=sampler, fraction=fraction)
+        sampler = ChunkSampler(
+            dataset, horizon=wanted.horizon, cameras=policy.spec.camera_names, discount=wanted.discount,
+            with_next=wanted.with_next, return_horizon=wanted.return_horizon,
+            rewards_from_labels=wanted.rewards_from_labels,
+        )  # fmt: skip
+        view = View(dataset, drawn_only(rule, config.dataset.held_out_fraction))
+        return MixtureSource(name=name, view=view, sampler=sampler, fraction=fraction, rule=rule)
 
-    rule = demonstrations_rule(config.dataset, horizon=horizon)
+    rule = demonstrations_rule(config.dataset, horizon=wanted.horizon)
     sources = [
         source(f"demonstrations/{number}", dataset, rule, offline * dataset.num_steps / num_offline_steps)
         for number, dataset in enumerate(demonstrations)
         if offline and dataset.num_steps
     ]
+    for demonstrated in sources:
+        if not demonstrated.view.num_steps:
+            raise ConfigError(
+                f"No step of the demonstrations in {demonstrated.view.dataset.root} can be learned from: their "
+                "episodes failed, or move no joint by more than "
+                f"dataset.noop_threshold={config.dataset.noop_threshold}."
+            )
     if offline < 1 and algorithm.learns_online:
         sources.append(source("online", replay, algorithm.online_weights, 1 - offline))
     if not sources:
         raise ConfigError(
             f"algo={config.algo.name} has nothing to learn from: set dataset.repo_id to demonstrations with steps."
         )
-    seed = config.seed + _SEED_STRIDE * ranks.number
-    return Mixture(sources, config.algo.batch_size // ranks.count, seed)
+    # Every rank draws the whole batch and assembles its share.
+    return Mixture(sources, config.algo.batch_size, config.seed, part=(ranks.number, ranks.count))
 
 
-def _continue(state: TrainerState, algorithm: Algorithm, mixture: Mixture, progress: Progress) -> None:
+def _about(config: RunConfig, spec: RobotSpec) -> bytes:
+    """Returns what a checkpoint tells of its run, as JSON."""
+    return msgspec.json.format(msgspec.json.encode({"spec_digest": spec.digest(), "config": config}))
+
+
+def _held_out(config: RunConfig, mixture: Mixture) -> HeldOut:
+    rules = [(source.sampler, source.rule) for source in mixture.sources]
+    return HeldOut(rules, fraction=config.dataset.held_out_fraction, num_samples=config.training.held_out_samples)
+
+
+def _go_back(checkpoints: Checkpoints, algorithm: Algorithm) -> None:
+    """Puts weights, optimizers and noise back to the newest checkpoint, but not the samples: they may be the cause."""
+    newest = checkpoints.newest()
+    if newest is None:
+        raise CheckpointError(
+            "Training was to go back to its last checkpoint, but there is none yet. Lower algo.optimizer.lr, or check "
+            "the data with `python -m tools.replay verify`."
+        )
+    algorithm.load_policy(policy_of(newest))
+    state = read_state(newest)
     algorithm.load_state(state.tensors, state.algorithm)
-    mixture.load_state_dict(state.mixture)
-    progress.seconds_trained = state.seconds_trained
+    logger.warning("Went back to checkpoint %s.", newest.name)
 
 
 def _outputs(config: RunConfig, run: RunDirectory, checkpoints: Checkpoints) -> Outputs:

@@ -1,9 +1,11 @@
 """Checkpoints of a training run: all that the next update depends on.
 
-    checkpoints/00000500/{policy/..., trainer.safetensors, trainer.json, manifest.json}
+    checkpoints/00000500/{policy/..., trainer.safetensors, trainer.json, run.json, manifest.json}
+    checkpoints/BEST                 number of the best one, where `training.keep_best` asks for it
 
-`policy/` is what a user evaluates or starts from. A directory gets its final name only when complete and synced; one
-that fails its checksums is passed over for the one before it.
+`policy/` is what a user evaluates or starts from, `run.json` the configuration and the robot it was trained for. A
+directory gets its final name only when complete and synced; one that fails its checksums is passed over for the one
+before it.
 """
 
 import json
@@ -11,21 +13,22 @@ import logging
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from serl_launcher import publication
+from serl_launcher import failpoints, publication
 from serl_launcher.errors import CheckpointError
-from serl_launcher.files import sync_directory
+from serl_launcher.files import sync_directory, write_atomic
 
 logger = logging.getLogger(__name__)
 
-_TENSORS, _SCALARS, _POLICY = "trainer.safetensors", "trainer.json", "policy"
+_TENSORS, _SCALARS, _POLICY, _ABOUT = "trainer.safetensors", "trainer.json", "policy", "run.json"
 _SCALAR_FIELDS = ("algorithm", "mixture", "seconds_trained")
 _TEMPORARY_PREFIX = ".tmp-"
+BEST = "BEST"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,15 +42,20 @@ class TrainerState:
     mixture: dict[str, object]
     """State of the sampler behind the last batch that was learned from; JSON-compatible."""
     seconds_trained: float
+    counters: dict[str, float] = field(default_factory=dict)
+    """Other counters of the trainer, and what was measured last."""
 
 
 class Checkpoints:
     """The checkpoints of one run; one writer at a time."""
 
-    def __init__(self, root: Path, *, keep: int) -> None:
-        """Uses `root`, which `save` makes; older checkpoints than the newest `keep` are deleted."""
+    def __init__(self, root: Path, *, keep: int, score: Callable[[Path], float | None] | None = None) -> None:
+        """Uses `root`, which `save` makes; all are deleted but the newest `keep`, and the best by `score`."""
         self._root = root
         self._keep = max(keep, 1)
+        self._score = score
+        self.about: bytes = b"{}"
+        """JSON that every checkpoint holds as `run.json`."""
 
     def save(self, num_updates: int, save_policy: Callable[[Path], None], state: TrainerState) -> Path:
         """Writes a checkpoint, replacing one of the same number; returns its directory."""
@@ -57,17 +65,40 @@ class Checkpoints:
         save_policy(temporary / _POLICY)
         tensors = {key: value.detach().cpu().contiguous() for key, value in state.tensors.items()}
         save_file(tensors, temporary / _TENSORS)
-        scalars = {key: getattr(state, key) for key in _SCALAR_FIELDS}
+        scalars = {key: getattr(state, key) for key in (*_SCALAR_FIELDS, "counters")}
         (temporary / _SCALARS).write_text(json.dumps(scalars))
+        (temporary / _ABOUT).write_bytes(self.about)
         publication.seal_directory(temporary, num_updates)
+        failpoints.reached("checkpoint written")
         final = self._root / f"{num_updates:08d}"
         if final.exists():
             shutil.rmtree(final)
         temporary.rename(final)
         sync_directory(self._root)
+        failpoints.reached("checkpoint renamed")
+        best = self._mark_best()
         for old in self._complete()[: -self._keep]:
-            shutil.rmtree(old, ignore_errors=True)
+            if old != best:
+                shutil.rmtree(old, ignore_errors=True)
         return final
+
+    def best(self) -> Path | None:
+        """Returns the best checkpoint as of the last `save`; None where none was scored."""
+        try:
+            path = self._root / (self._root / BEST).read_text().strip()
+        except FileNotFoundError:
+            return None
+        return path if (path / publication.MANIFEST).is_file() else None
+
+    def _mark_best(self) -> Path | None:
+        if self._score is None:
+            return None
+        scored = [(score, path) for path in self._complete() if (score := self._score(path)) is not None]
+        if not scored:
+            return None
+        best = max(scored)[1]
+        write_atomic(self._root / BEST, f"{best.name}\n".encode())
+        return best
 
     def newest(self) -> Path | None:
         """Returns the newest intact checkpoint, None where there is none.
@@ -106,4 +137,13 @@ def policy_of(checkpoint: Path) -> Path:
 def read_state(checkpoint: Path) -> TrainerState:
     """Returns what was saved beside the policy; holds no code, so that a foreign checkpoint cannot run any."""
     scalars = json.loads((checkpoint / _SCALARS).read_text())
-    return TrainerState(tensors=load_file(checkpoint / _TENSORS), **{key: scalars[key] for key in _SCALAR_FIELDS})
+    return TrainerState(
+        tensors=load_file(checkpoint / _TENSORS),
+        counters=scalars.get("counters", {}),
+        **{key: scalars[key] for key in _SCALAR_FIELDS},
+    )
+
+
+def read_counters(checkpoint: Path) -> dict[str, float]:
+    """Returns the trainer's counters alone."""
+    return json.loads((checkpoint / _SCALARS).read_text()).get("counters", {})

@@ -11,6 +11,7 @@ import numpy as np
 from learner.algorithms.interfaces import Algorithm
 from learner.lifetime import Worker
 from learner.replay.batch import Batch
+from learner.replay.held_out import HeldOut
 from learner.replay.mixture import Mixture
 from learner.replay.reader import ReplayDataset
 
@@ -44,8 +45,11 @@ class Drawn:
 class DataFeed:
     """Draws batches from demonstrations and replay; only its thread touches the datasets."""
 
-    def __init__(self, mixture: Mixture, replay: ReplayDataset, algorithm: Algorithm) -> None:
+    def __init__(
+        self, mixture: Mixture, replay: ReplayDataset, algorithm: Algorithm, *, held_out: HeldOut | None = None
+    ) -> None:
         """Prepares the thread; `mixture` draws from `replay`, which grows, and from demonstrations."""
+        self._held_out = held_out
         self._mixture = mixture
         self._replay = replay
         self._algorithm = algorithm
@@ -53,6 +57,8 @@ class DataFeed:
         self._worker = Worker("feed", self._work)
         self._refresh_at = 0.0
         self.counts = OnlineCounts()
+        self.held_out: Batch | None = None
+        """Samples to measure, not to learn from; None where there are none (yet)."""
         self.has_batches = False
         """Whether there is something to draw."""
         self.mixture_state = mixture.state_dict()
@@ -104,6 +110,8 @@ class DataFeed:
         is_first = self.counts.num_steps == 0
         if not self._replay.refresh() and not is_first:
             return
+        held_out = None if self._held_out is None else self._held_out.refreshed()
+        self.held_out = self.held_out if held_out is None else held_out
         accepted = self._algorithm.accepted(self._replay)
         self.counts = OnlineCounts(
             num_steps=self._replay.num_steps,

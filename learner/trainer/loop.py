@@ -4,20 +4,24 @@
        |             |
        +-- a signal -+-->  checkpoint, end; the next start continues
 
+An update that is not finite is skipped; after several in a row training goes back to the last checkpoint (`guard`).
 Waiting: not enough accepted steps yet, or an update would exceed `algo.update_to_data`.
 """
 
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 
 from learner.algorithms.interfaces import Algorithm
 from learner.trainer.feed import DataFeed
+from learner.trainer.guard import Guard, NotFinite
 from learner.trainer.limiter import may_update, update_to_data
 from learner.trainer.outputs import Outputs
 from learner.trainer.progress import FINISHED, TRAINING, WAITING, Progress, seconds_left
 from learner.trainer.ranks import Ranks, Verdict
+from learner.trainer.schedule import is_restart_due
 from serl_launcher.config import RunConfig
 from serl_launcher.status import JSON
 
@@ -31,7 +35,7 @@ class Trainer:
 
     def __init__(
         self, config: RunConfig, algorithm: Algorithm, *, feed: DataFeed, ranks: Ranks, outputs: Outputs | None,
-        progress: Progress,
+        progress: Progress, go_back: Callable[[], None],
     ) -> None:  # fmt: skip
         """Trains `algorithm` on what `feed` draws.
 
@@ -42,7 +46,10 @@ class Trainer:
             ranks: The processes that train together.
             outputs: None on every rank but the first.
             progress: Counters, from a checkpoint where there is one.
+            go_back: Puts the algorithm back to the last checkpoint.
         """
+        self._go_back = go_back
+        self._guard = Guard(config.training)
         self._config = config
         self._algorithm = algorithm
         self._feed = feed
@@ -73,16 +80,22 @@ class Trainer:
 
     def step(self) -> None:
         """Makes one update and what is due after it."""
-        metrics = self._algorithm.update(self._feed.next())
+        try:
+            metrics = self._algorithm.update(self._feed.next())
+        except NotFinite as failure:
+            if self._guard.is_rollback_due(failure, self._algorithm.num_updates):
+                self._go_back()
+            return
+        self._guard.accept()
         self.progress.loss = metrics["loss"]
         num_updates = self._algorithm.num_updates
-        if self._outputs is None:
-            return
-        if num_updates % self._config.algo.publish_every == 0:
+        if num_updates % self._config.training.held_out_period == 0:
+            self._measure()
+        if num_updates % self._config.algo.publish_every == 0 and self._outputs is not None:
             self._publish(self._outputs)
         if num_updates % self._config.training.checkpoint_period == 0:
             self._checkpoint()
-        if num_updates % self._config.logging.log_period == 0:
+        if num_updates % self._config.logging.log_period == 0 and self._outputs is not None:
             self._outputs.log(self._row(metrics), num_updates=num_updates)
 
     def status(self) -> dict[str, JSON]:
@@ -101,6 +114,8 @@ class Trainer:
             "accepted_steps": counts.num_accepted_steps,
             "accepted_episodes": counts.num_accepted_episodes,
             "update_to_data": round(update_to_data(num_updates, counts.num_steps), 4),
+            "skipped_updates": self._guard.num_skipped,
+            "held_out_loss": progress.held_out_loss,
             "seconds_trained": round(progress.seconds_trained, 2),
             "seconds_left": None if left is None else round(left, 1),
         }
@@ -113,6 +128,10 @@ class Trainer:
             if verdict == Verdict.WAIT:
                 self._enter(WAITING)
                 stop.wait(_WAIT_S)
+                continue
+            if verdict == Verdict.RESTART_SCHEDULE:
+                self._algorithm.restart_schedule()
+                self.progress.episodes_at_restart = self._feed.counts.num_accepted_episodes
                 continue
             self._enter(TRAINING)
             started = time.monotonic()
@@ -128,6 +147,8 @@ class Trainer:
             return Verdict.FINISH
         self._feed.check()
         counts = self._feed.counts
+        if is_restart_due(counts.num_accepted_episodes, self.progress.episodes_at_restart, algo.optimizer):
+            return Verdict.RESTART_SCHEDULE
         has_enough = self._feed.has_batches and counts.num_accepted_steps >= self._algorithm.num_steps_to_start
         if has_enough and may_update(num_updates, counts.num_steps, algo):
             return Verdict.UPDATE
@@ -157,13 +178,28 @@ class Trainer:
         self.progress.policy_version = outputs.publish(self._algorithm)
 
     def _checkpoint_last(self) -> None:
-        if self._outputs is not None:
-            path = self._outputs.checkpoint(self._algorithm, self._feed, self.progress)
+        if not self._guard.is_healthy:
+            logger.warning("The last updates were not finite: the checkpoint before them stays the newest.")
+            return
+        path = self._checkpoint()
+        if path is not None:
             logger.info("Ended at update %d; the policy is in %s.", self._algorithm.num_updates, path / "policy")
 
-    def _checkpoint(self) -> None:
+    def _checkpoint(self) -> Path | None:
         if self._outputs is not None:
-            self._outputs.checkpoint(self._algorithm, self._feed, self.progress)
+            return self._outputs.checkpoint(self._algorithm, self._feed, self.progress)
+        # The state may be spread over the ranks: all of them gather it, the first one writes it.
+        self._algorithm.state()
+        return None
+
+    def _measure(self) -> None:
+        samples = self._feed.held_out
+        if samples is None or self._outputs is None:
+            return
+        metrics = self._algorithm.evaluate(samples)
+        self.progress.held_out_loss = metrics["loss"]
+        row = {f"held_out/{name}": value for name, value in metrics.items()}
+        self._outputs.log(row, num_updates=self._algorithm.num_updates)
 
     def _row(self, metrics: Mapping[str, float]) -> dict[str, float]:
         counts, progress = self._feed.counts, self.progress
@@ -171,6 +207,7 @@ class Trainer:
             **{f"train/{name}": value for name, value in metrics.items()},
             "train/updates_per_s": progress.updates_per_s,
             "train/seconds": progress.seconds_trained,
+            "train/skipped_updates": float(self._guard.num_skipped),
             "policy/version": float(progress.policy_version),
             "replay/steps": float(counts.num_steps),
             "replay/episodes": float(counts.num_episodes),

@@ -9,6 +9,7 @@ from learner.algorithms.interfaces import Algorithm
 from learner.trainer.checkpoints import Checkpoints, TrainerState
 from learner.trainer.feed import DataFeed
 from learner.trainer.progress import Progress
+from learner.trainer.publishing import BackgroundPublisher, Snapshotting
 from serl_launcher.metrics import MetricSink
 from serl_launcher.publication import Publisher
 
@@ -23,6 +24,7 @@ class Outputs:
     ) -> None:
         """Writes through the three; `newest_version` is what is published already, -1 for nothing."""
         self._publisher = publisher
+        self._background = BackgroundPublisher(publisher)
         self._checkpoints = checkpoints
         self._metrics = metrics
         self.newest_version = newest_version
@@ -35,13 +37,23 @@ class Outputs:
     def publish(self, algorithm: Algorithm) -> int:
         """Publishes the policy under the number of updates; returns the version.
 
+        Where the algorithm can give a snapshot, the files are written beside training: they are there some time after
+        this returns, at the latest when `close` does. The first policy is waited for.
         A run that fell back to a checkpoint has fewer updates than it had published; the next free version is taken.
+
+        Raises:
+            OSError, CheckpointError: The disk refused this publication, or the one before.
         """
         version = max(algorithm.num_updates, self.newest_version + 1)
         started = time.monotonic()
-        self._publisher.publish(algorithm.save_policy, version)
+        if isinstance(algorithm, Snapshotting):
+            self._background.publish(algorithm.snapshot_policy(), version)
+            if self.newest_version < 0:
+                self._background.wait()
+        else:
+            self._publisher.publish(algorithm.save_policy, version)
         self.newest_version, self._published_updates = version, algorithm.num_updates
-        logger.debug("Published policy %d in %.0f ms.", version, 1e3 * (time.monotonic() - started))
+        logger.debug("Publishing policy %d took training %.0f ms.", version, 1e3 * (time.monotonic() - started))
         return version
 
     def checkpoint(self, algorithm: Algorithm, feed: DataFeed, progress: Progress) -> Path:
@@ -52,6 +64,7 @@ class Outputs:
             algorithm=scalars,
             mixture=feed.mixture_state,
             seconds_trained=progress.seconds_trained,
+            counters=progress.counters(),
         )
         started = time.monotonic()
         path = self._checkpoints.save(algorithm.num_updates, algorithm.save_policy, state)
@@ -63,5 +76,12 @@ class Outputs:
         self._metrics.write(metrics, step=num_updates)
 
     def close(self) -> None:
-        """Ends the metrics."""
-        self._metrics.close()
+        """Ends the publications, which are then on disk, and the metrics.
+
+        Raises:
+            OSError, CheckpointError: The disk refused the last publication.
+        """
+        try:
+            self._background.close()
+        finally:
+            self._metrics.close()

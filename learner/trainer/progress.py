@@ -19,6 +19,20 @@ class Progress:
     """Wall time of updates, without waiting, over all starts of the run."""
     seconds_per_update: float = 0.0
     """Moving average."""
+    episodes_at_restart: int = 0
+    """Accepted episodes when the schedule of the learning rate last began."""
+    held_out_loss: float | None = None
+    """Last loss on held-out episodes."""
+
+    def counters(self) -> dict[str, float]:
+        """Returns what a checkpoint keeps beside the training time."""
+        counters = {"episodes_at_restart": float(self.episodes_at_restart)}
+        return counters if self.held_out_loss is None else {**counters, "held_out_loss": self.held_out_loss}
+
+    def load_counters(self, counters: dict[str, float]) -> None:
+        """Takes over what `counters` returned; a checkpoint of an older version has none."""
+        self.episodes_at_restart = int(counters.get("episodes_at_restart", 0))
+        self.held_out_loss = counters.get("held_out_loss")
 
     def count_update(self, seconds: float) -> None:
         """Adds one update that took `seconds`."""

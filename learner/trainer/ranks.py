@@ -3,7 +3,8 @@
 from enum import IntEnum
 
 import torch
-from accelerate import Accelerator
+import torch.distributed as dist
+from torch import Tensor
 
 
 class Verdict(IntEnum):
@@ -13,34 +14,52 @@ class Verdict(IntEnum):
     UPDATE = 1
     STOP = 2
     FINISH = 3
+    RESTART_SCHEDULE = 4
 
 
 class Ranks:
-    """The processes that train together; rank 0 decides for all and is the only one that writes files."""
+    """The processes that train together; rank 0 decides for all and is the only one that writes files.
 
-    def __init__(self, accelerator: Accelerator) -> None:
-        """Uses the accelerator's process group, if it has one."""
-        self._accelerator = accelerator
+    It asks `torch.distributed`, not accelerate: with DeepSpeed on CPUs accelerate believes that it is alone.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        """Uses the process group, if there is one, with tensors on `device`."""
+        self._device = device
 
     @property
     def is_first(self) -> bool:
         """Whether this process writes files."""
-        return self._accelerator.is_main_process
+        return self.number == 0
 
     @property
     def number(self) -> int:
         """This process's number, from 0."""
-        return self._accelerator.process_index
+        return dist.get_rank() if dist.is_initialized() else 0
 
     @property
     def count(self) -> int:
         """How many processes train together."""
-        return self._accelerator.num_processes
+        return world_size()
 
     def agree(self, verdict: Verdict) -> Verdict:
         """Returns rank 0's verdict on every rank; a difference would leave one waiting in an all-reduce for ever."""
         if self.count == 1:
             return verdict
-        shared = torch.tensor([int(verdict)], device=self._accelerator.device)
-        torch.distributed.broadcast(shared, src=0)
+        shared = torch.tensor([int(verdict)], device=self._device)
+        dist.broadcast(shared, src=0)
         return Verdict(int(shared.item()))
+
+
+def world_size() -> int:
+    """Returns how many processes train together, over all machines."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def mean_over_ranks(value: Tensor) -> Tensor:
+    """Returns the mean of every rank's `value`, the same on all of them; a NaN of one is a NaN of all."""
+    if world_size() == 1:
+        return value
+    total = value.detach().clone()
+    dist.all_reduce(total)
+    return total / world_size()

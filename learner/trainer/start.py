@@ -11,6 +11,7 @@ from learner.replay.statistics import norm_stats
 from serl_launcher.config import RunConfig
 from serl_launcher.errors import ConfigError
 from serl_launcher.policies import NormStats, Pi0Policy, build_policy, load_policy
+from serl_launcher.policies.gaussian import GaussianConfig, GaussianPolicy, load_gaussian
 from serl_launcher.policies.normalization import with_least_std
 from serl_launcher.specs import RobotSpec
 
@@ -42,9 +43,50 @@ def starting_policy(config: RunConfig, datasets: Sequence[ReplayDataset]) -> Pi0
     return policy
 
 
+def starting_gaussian(config: RunConfig, datasets: Sequence[ReplayDataset]) -> GaussianPolicy:
+    """Returns the Gaussian policy of a fresh run: that of `checkpoint_path`, or drawn for the robot of `datasets`.
+
+    Raises:
+        ConfigError: Nothing says what robot it is for.
+    """
+    set_seed(config.seed)
+    if config.checkpoint_path is not None:
+        return load_gaussian(Path(config.checkpoint_path))
+    spec = next((dataset.spec for dataset in datasets if dataset.spec is not None), None)
+    if spec is None:
+        raise ConfigError(
+            "Nothing says what robot the policy is for: set checkpoint_path, or dataset.repo_id to demonstrations."
+        )
+    return draw_gaussian(config, spec)
+
+
+def draw_gaussian(config: RunConfig, spec: RobotSpec) -> GaussianPolicy:
+    """Returns a freshly drawn policy; raises ConfigError where the robot has no such gripper."""
+    sac = config.algo.sac
+    return GaussianPolicy(
+        GaussianConfig(
+            hidden_dims=tuple(sac.hidden_dims),
+            image_features=sac.image_features,
+            gripper=_place(sac.gripper.action, spec.action_names, "action"),
+            gripper_state=_place(sac.gripper.state, spec.state_names, "state"),
+        ),
+        spec,
+    )
+
+
+def _place(name: str, names: tuple[str, ...], kind: str) -> int | None:
+    if not name:
+        return None
+    if name not in names:
+        raise ConfigError(f"algo.sac.gripper.{kind}: the robot has no {name!r}; it has {list(names)}.")
+    return names.index(name)
+
+
 def _weights(config: RunConfig, spec: RobotSpec | None) -> Pi0Policy:
     if config.checkpoint_path is not None:
-        policy = load_policy(Path(config.checkpoint_path), spec=spec)
+        tokenizer = None if config.policy.tokenizer_path is None else Path(config.policy.tokenizer_path)
+        policy = load_policy(Path(config.checkpoint_path), spec=spec, tokenizer_path=tokenizer)
+        policy.adopt_(config.policy)
         logger.info("Starting from the policy %s.", config.checkpoint_path)
         return policy
     if spec is None:

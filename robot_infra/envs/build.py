@@ -8,6 +8,8 @@ from robot_infra.envs.sim_pnp.env import JOINT_NAMES, SimPnp
 from robot_infra.envs.sim_pnp.person import ScriptedPerson
 from robot_infra.envs.sim_pnp.scenes import PLAY, TASK
 from robot_infra.interfaces import Operator, RobotEnv
+from robot_infra.wrappers.build import wrap
+from robot_infra.wrappers.wrapped import Wrapped
 from serl_launcher.config.actor import InterventionConfig
 from serl_launcher.config.environment import EnvironmentConfig
 from serl_launcher.errors import ConfigError
@@ -15,7 +17,7 @@ from serl_launcher.errors import ConfigError
 
 def build(config: EnvironmentConfig) -> RobotEnv:
     """Returns the environment of that name; raises ConfigError that lists the known ones."""
-    return _choose(config.name)(config)
+    return wrap(_choose(config.name)(config), config.wrappers)
 
 
 def build_operator(env: RobotEnv, config: InterventionConfig, *, always_drive: bool = False) -> Operator:
@@ -26,9 +28,14 @@ def build_operator(env: RobotEnv, config: InterventionConfig, *, always_drive: b
         config: When the person takes over.
         always_drive: Whether the person drives every tick (demonstrations).
     """
+    while isinstance(env, Wrapped):
+        env = env.env
     if isinstance(env, GymnasiumRobot) and isinstance(env.env, SimPnp):
         return ScriptedPerson(env.env, config, always_drive=always_drive)
-    raise ConfigError(f"No scripted person knows {type(env).__name__}. Set actor.intervention.enabled=false.")
+    raise ConfigError(
+        f"No scripted person knows {type(env).__name__}. Set actor.devices.hand to what you drive with, or "
+        "actor.intervention.enabled=false."
+    )
 
 
 def _build_sim_pnp(config: EnvironmentConfig) -> RobotEnv:
@@ -46,7 +53,38 @@ def _build_sim_pnp(config: EnvironmentConfig) -> RobotEnv:
     return GymnasiumRobot(env, config, state_names=JOINT_NAMES, action_names=JOINT_NAMES)
 
 
-_BUILDERS: dict[str, Callable[[EnvironmentConfig], RobotEnv]] = {"sim_pnp": _build_sim_pnp}
+def _build_dobot(config: EnvironmentConfig) -> RobotEnv:
+    from robot_infra.robots.dobot.robot import DobotXTrainer
+
+    return DobotXTrainer(config)
+
+
+def _build_lerobot(config: EnvironmentConfig) -> RobotEnv:
+    from robot_infra.robots.lerobot_robot import LeRobotRobot
+
+    return LeRobotRobot(config)
+
+
+def _build_remote(config: EnvironmentConfig) -> RobotEnv:
+    from robot_infra.serve.client import RemoteRobot
+
+    return RemoteRobot(config)
+
+
+def _build_gymnasium(config: EnvironmentConfig) -> RobotEnv:
+    from robot_infra.envs.any_task import make
+
+    task = make(config)
+    return GymnasiumRobot(task, config, state_names=task.state_names, action_names=task.action_names)
+
+
+_BUILDERS: dict[str, Callable[[EnvironmentConfig], RobotEnv]] = {
+    "dobot_pnp": _build_dobot,
+    "gymnasium": _build_gymnasium,
+    "lerobot": _build_lerobot,
+    "remote": _build_remote,
+    "sim_pnp": _build_sim_pnp,
+}
 
 
 def _choose(name: str) -> Callable[[EnvironmentConfig], RobotEnv]:

@@ -104,6 +104,9 @@ def _spec_of(
         action_low=tuple(float(bound) for bound in actions.low),
         action_high=tuple(float(bound) for bound in actions.high),
         control_hz=config.hz,
+        max_speed=tuple(config.max_speed),
+        max_acceleration=tuple(config.max_acceleration),
+        max_jerk=tuple(config.max_jerk),
     )
 
 

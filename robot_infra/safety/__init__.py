@@ -1,13 +1,41 @@
-"""What a safe command is. Pure functions of arrays: they know no robot, no clock and no switch that turns them off."""
+"""What a safe command is: functions of arrays that know no robot and no clock, and the gate that applies them."""
 
+from robot_infra.safety.faults import Fault, FaultKind, FaultLatch
+from robot_infra.safety.gate import Gate
 from robot_infra.safety.limits import (
+    WATCHDOG_S,
     SafetyLimits,
+    Workspace,
     admit,
     limits_of,
+    require_continuous,
     require_finite,
     standing_still,
     within_bounds,
     within_reach,
 )
+from robot_infra.safety.motion import Motion, braking_motion, next_motion
+from robot_infra.safety.resets import reset_trajectory
+from robot_infra.safety.watchdog import is_silent
 
-__all__ = ["SafetyLimits", "admit", "limits_of", "require_finite", "standing_still", "within_bounds", "within_reach"]
+__all__ = [
+    "WATCHDOG_S",
+    "Fault",
+    "FaultKind",
+    "FaultLatch",
+    "Gate",
+    "Motion",
+    "SafetyLimits",
+    "Workspace",
+    "admit",
+    "braking_motion",
+    "is_silent",
+    "limits_of",
+    "next_motion",
+    "require_continuous",
+    "require_finite",
+    "reset_trajectory",
+    "standing_still",
+    "within_bounds",
+    "within_reach",
+]

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from serl_launcher.config.beside import DevicesConfig, RewardsConfig
 from serl_launcher.errors import ConfigError
 
 
@@ -27,7 +28,15 @@ class ActorConfig:
     policy: str = "remote"
     """`remote`: ask the learner. `local`: fetch the weights and run them here (needs the `policy` extra)."""
     execution_horizon: int = 8
-    """Actions of a chunk that are executed before the next is asked for."""
+    """Actions of a chunk that are executed before the next is asked for. A robot whose time does not wait
+    (environment.realtime_factor = 1) goes on executing until the answer is there."""
+    chunking: str = "switch"
+    """How chunks of such a robot join. `switch`: the newest counts. `ensemble`: all that know the tick are averaged.
+    `rtc`: the policy continues what is still planned (real-time chunking)."""
+    max_requests: int = 2
+    """Requests of such a robot that may be under way at a time (`rtc`: one)."""
+    ensemble_decay: float = 0.01
+    """`ensemble`: weights fall as exp(-decay * i), i = 0 for the oldest chunk (ACT, arXiv:2304.13705)."""
     num_episodes: int = 0
     """Finished episodes after which the actor ends, earlier starts of the same run included;
     0: until the learner says stop."""
@@ -36,7 +45,12 @@ class ActorConfig:
     max_change: list[float] = field(default_factory=list)
     """Most that a command may differ from the one before, in robot units per tick: one number per action, one for all,
     or none, where only the bounds of the robot count."""
+    max_jump: list[float] = field(default_factory=list)
+    """A wish further than this from the last command is a fault, e.g. a chunk that starts elsewhere; shaped like
+    `max_change`; none: any wish is followed as fast as the limits allow."""
     intervention: InterventionConfig = field(default_factory=InterventionConfig)
+    devices: DevicesConfig = field(default_factory=DevicesConfig)
+    rewards: RewardsConfig = field(default_factory=RewardsConfig)
     wait_for_policy_s: float = 0.0
     """How long to wait for the learner's first answer before giving up; 0: for ever."""
     flush_s: float = 30.0
@@ -50,6 +64,10 @@ class ActorConfig:
             raise ConfigError(f"actor.policy must be 'remote' or 'local', got {self.policy!r}.")
         if not self.id or "/" in self.id:
             raise ConfigError(f"actor.id must be a plain name, got {self.id!r}.")
+        if self.chunking not in ("switch", "ensemble", "rtc"):
+            raise ConfigError(f"actor.chunking must be 'switch', 'ensemble' or 'rtc', got {self.chunking!r}.")
+        if self.max_requests < 1:
+            raise ConfigError(f"actor.max_requests must be 1 or more, got {self.max_requests}.")
         if self.execution_horizon < 1:
             raise ConfigError(f"actor.execution_horizon must be 1 or more, got {self.execution_horizon}.")
         if self.num_episodes < 0:
@@ -69,12 +87,16 @@ class EvaluationConfig:
     """Control: give the policy the prompt of another task."""
     num_lanes: int = 8
     """Episodes that are simulated side by side and share one batched policy call."""
+    num_attempts: int = 1
+    """A start state that was not solved is tried again, up to so many times; the report gives success at 1..k."""
+    start_states: str | None = None
+    """`starts.json` of an earlier evaluation, whose start states are used again; None: `first_seed` and following."""
     output_dir: str | None = None
     """Where the report goes; None: `eval-<hash of the policy>` in the directory of the run."""
 
     def __post_init__(self) -> None:
-        if self.num_episodes < 1 or self.num_lanes < 1:
+        if min(self.num_episodes, self.num_lanes, self.num_attempts) < 1:
             raise ConfigError(
-                "evaluation.num_episodes and num_lanes must be 1 or more, "
-                f"got {self.num_episodes} and {self.num_lanes}."
+                "evaluation.num_episodes, num_lanes and num_attempts must be 1 or more, "
+                f"got {self.num_episodes}, {self.num_lanes} and {self.num_attempts}."
             )

@@ -26,6 +26,8 @@ class DatasetConfig:
     """Sampling window: the newest steps that are drawn. Older ones stay on disk."""
     offline_fraction: float = 0.5
     """Share of each batch from the demonstrations, exact; the rest is online."""
+    held_out_fraction: float = 0.0
+    """Share of the episodes of every source that is never drawn, but measured (training.held_out_period)."""
     min_episode_steps: int = 2
     """Accepted episodes have at least this many steps (a label right after the start is an accident)."""
     noop_threshold: float = 0.0

@@ -17,6 +17,12 @@ class EnvironmentConfig:
     realtime_factor: float = 1.0
     """Simulated seconds per second: a tick takes 1/(hz * realtime_factor) seconds. A robot has 1; a simulator may be
     faster; 0: as fast as it can."""
+    max_speed: list[float] = field(default_factory=list)
+    """Most that an action may change, in robot units per second: one number per action, one for all, or none."""
+    max_acceleration: list[float] = field(default_factory=list)
+    """Likewise per second squared."""
+    max_jerk: list[float] = field(default_factory=list)
+    """Likewise per second cubed."""
     image_size: list[int] = field(default_factory=lambda: [64, 64])
     """Width and height of every camera image, in pixels."""
     image_keys: list[str] = field(default_factory=lambda: ["cam_high", "cam_left_wrist", "cam_right_wrist"])
@@ -30,6 +36,9 @@ class EnvironmentConfig:
     """Instructions drawn at reset; empty: the environment's own."""
     save_video: bool = False
     """Whether the actor writes an MP4 per episode."""
+    wrappers: list[dict[str, Any]] = field(default_factory=list)
+    """What is put around the robot, innermost first: entries with a `name` (crop, gripper_penalty, history,
+    relative_frame, rotation_state) and the arguments of that wrapper."""
     options: dict[str, Any] = field(default_factory=dict)
     """Further settings, checked by the environment itself."""
 

@@ -1,8 +1,17 @@
-"""Settings of the policy: every size of π0, from the demo's to the 3.3 B one."""
+"""Settings of the policy: every size of π0 and π0.5, from the demo's to the 3.3 B one."""
 
 from dataclasses import dataclass, field
 
+from serl_launcher.config.acting import ActingConfig
+from serl_launcher.config.tuning import TuningConfig
 from serl_launcher.errors import ConfigError
+
+_CHOICES = {
+    "name": ("pi0", "pi05"),
+    "normalization": ("zscore", "quantile"),
+    "state_in_prompt": ("unpadded", "padded", "none"),
+    "image_resize": ("openpi", "lerobot"),
+}
 
 
 @dataclass(kw_only=True, slots=True)
@@ -32,15 +41,24 @@ class GemmaConfig:
 
 @dataclass(kw_only=True, slots=True)
 class PolicyConfig:
-    """A flow-matching vision-language-action policy (π0, arXiv:2410.24164)."""
+    """A flow-matching vision-language-action policy: π0 (arXiv:2410.24164) or π0.5 (arXiv:2504.16054)."""
 
     name: str = "pi0"
+    """`pi0`, or `pi05`: the state is a part of the prompt, and the flow time steers the expert's norms."""
     vision: VisionConfig = field(default_factory=VisionConfig)
     language: GemmaConfig = field(default_factory=GemmaConfig)
     expert: GemmaConfig = field(default_factory=lambda: GemmaConfig(width=1024, mlp_dim=4096))
     vocab_size: int = 257152
+    image_keys: list[str] = field(default_factory=list)
+    """Cameras that the policy sees, in this order; those that the robot lacks are left out. Empty: all of the robot's,
+    in its order."""
+    image_resize: str = "openpi"
+    """How images become square: `openpi` (antialiased, black border) or `lerobot` (0.4.4: neither, border at -3)."""
     max_token_len: int = 48
-    """Prompt tokens, right-padded."""
+    """Prompt tokens, right-padded; 48 for π0, 200 for π0.5."""
+    state_in_prompt: str = "unpadded"
+    """How π0.5 is told the state: `unpadded` (openpi: one integer per state dimension of the robot), `padded` (LeRobot
+    0.4.4: max_state_dim integers) or `none`. π0 has a state token instead."""
     horizon: int = 50
     """Actions in one chunk, H."""
     max_state_dim: int = 32
@@ -56,10 +74,15 @@ class PolicyConfig:
     DeltaActions); dimensions whose name contains `gripper` stay absolute."""
     tokenizer_path: str | None = None
     """SentencePiece model; None takes the one beside the checkpoint."""
+    acting: ActingConfig = field(default_factory=ActingConfig)
+    """How the policy is run; a run that starts from a checkpoint takes its own, not the checkpoint's."""
+    tuning: TuningConfig = field(default_factory=TuningConfig)
+    """Which weights train; a run that starts from a checkpoint takes its own, not the checkpoint's."""
 
     def __post_init__(self) -> None:
-        if self.normalization not in ("zscore", "quantile"):
-            raise ConfigError(f"policy.normalization must be 'zscore' or 'quantile', got {self.normalization!r}.")
+        for key, choices in _CHOICES.items():
+            if getattr(self, key) not in choices:
+                raise ConfigError(f"policy.{key}: expected one of {', '.join(choices)}; got {getattr(self, key)!r}.")
         if self.vision.image_size % self.vision.patch_size:
             raise ConfigError(
                 f"policy.vision.image_size ({self.vision.image_size}) must be a multiple of patch_size "

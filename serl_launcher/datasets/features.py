@@ -143,3 +143,12 @@ def episode_schema(spec: RobotSpec) -> pa.Schema:
             fields.append(pa.field(f"stats/{feature}/{statistic}", value))
         fields.append(pa.field(f"stats/{feature}/count", pa.list_(pa.int64())))
     return pa.schema(fields)
+
+
+def without_described(schema: pa.Schema, names: list[str]) -> pa.Schema:
+    """Returns a data schema whose metadata does not mention the features `names` any more."""
+    metadata = dict(schema.metadata or {})
+    described = json.loads(metadata.get(b"huggingface", b"{}"))
+    for name in names:
+        described.get("info", {}).get("features", {}).pop(name, None)
+    return schema.with_metadata({**metadata, b"huggingface": json.dumps(described).encode()})

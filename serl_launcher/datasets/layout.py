@@ -3,9 +3,10 @@
 meta/info.json                              counts and features; written last, so that it vouches for the rest
 meta/robot_spec.json                        the robot (ours; LeRobot ignores it)
 meta/stats.json  meta/tasks.parquet
-meta/episodes/chunk-000/file-000.parquet    one row: one episode
-data/chunk-000/file-000.parquet             its steps, images inside
-final_observations/chunk-000/file-000.parquet   what was seen after its last step (ours; LeRobot ignores it)
+meta/episodes/chunk-000/file-000.parquet    one row per episode, many rows
+data/chunk-000/file-000.parquet             steps of one episode, of several after tools.replay compact; images inside
+final_observations/chunk-000/file-000.parquet   what was seen after the last step of each episode in the data file of
+                                            that number (ours; LeRobot ignores it)
 """
 
 import json
@@ -69,22 +70,22 @@ class DatasetLayout:
         """Folder of files that a crash left unfinished."""
         return self.root / "set_aside"
 
-    def data_file(self, episode_index: int) -> Path:
-        """Steps of one episode, where each episode has its own file."""
-        return self.root / "data" / numbered(episode_index)
+    def data_file(self, number: int) -> Path:
+        """A file of steps."""
+        return self.root / "data" / numbered(number)
 
-    def episode_file(self, episode_index: int) -> Path:
-        """Metadata of one episode, where each episode has its own file."""
-        return self.episodes / numbered(episode_index)
+    def metadata_file(self, number: int) -> Path:
+        """A file of episode metadata."""
+        return self.episodes / numbered(number)
 
-    def final_file(self, episode_index: int) -> Path:
-        """Final observation of one episode."""
-        return self.root / "final_observations" / numbered(episode_index)
+    def final_file(self, number: int) -> Path:
+        """The final observations of the episodes in the data file of that number."""
+        return self.root / "final_observations" / numbered(number)
 
 
-def numbered(episode_index: int) -> Path:
-    """Returns `chunk-CCC/file-FFF.parquet` of an episode."""
-    chunk, file = divmod(episode_index, FILES_PER_CHUNK)
+def numbered(number: int) -> Path:
+    """Returns `chunk-CCC/file-FFF.parquet`, the name of a file by its number in the dataset."""
+    chunk, file = divmod(number, FILES_PER_CHUNK)
     return Path(f"chunk-{chunk:03d}") / f"file-{file:03d}.parquet"
 
 
@@ -99,8 +100,12 @@ def read_json(path: Path) -> dict:
     return content
 
 
-def read_info(root: Path) -> dict:
-    """Returns info.json of a LeRobot v3 dataset.
+def read_info(root: Path, *, versions: tuple[str, ...] = ("v3.",)) -> dict:
+    """Returns info.json of a LeRobot dataset.
+
+    Args:
+        root: Directory of the dataset.
+        versions: How the format's version may begin.
 
     Raises:
         DatasetError: There is no dataset, it is damaged or of another version.
@@ -109,9 +114,9 @@ def read_info(root: Path) -> dict:
     if not path.exists():
         raise DatasetError(f"Expected a LeRobot v3 dataset in {root}, found no meta/info.json. Check the path.")
     info = read_json(path)
-    if not str(info.get("codebase_version", "")).startswith("v3."):
+    if not str(info.get("codebase_version", "")).startswith(versions):
         raise DatasetError(
-            f"Expected LeRobot format v3 in {root}, got {info.get('codebase_version')!r}. "
+            f"Expected LeRobot format {' or '.join(versions)}x in {root}, got {info.get('codebase_version')!r}. "
             "Convert it with lerobot.datasets.v30.convert_dataset_v21_to_v30."
         )
     return info

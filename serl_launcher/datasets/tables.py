@@ -29,6 +29,10 @@ class Placement:
     episode_index: int
     first_step: int
     """Dataset-wide index of its first step."""
+    data_number: int
+    """Number of its data file."""
+    metadata_number: int
+    """Number of the metadata file that takes its row."""
     task_indices: dict[str, int]
     """Task index of each prompt, at least of those in the episode."""
 
@@ -105,18 +109,19 @@ def episode_table(
     record: EpisodeRecord, spec: RobotSpec, placement: Placement, statistics: dict[str, FeatureStatistics]
 ) -> pa.Table:
     """Returns the metadata of an episode: one row."""
-    chunk, file = divmod(placement.episode_index, FILES_PER_CHUNK)
+    data_chunk, data_file = divmod(placement.data_number, FILES_PER_CHUNK)
+    metadata_chunk, metadata_file = divmod(placement.metadata_number, FILES_PER_CHUNK)
     count = len(record.steps)
     row: dict[str, object] = {
         features.EPISODE_INDEX: placement.episode_index,
         "tasks": list(dict.fromkeys(step.observation.prompt for step in record.steps)),
         "length": count,
-        "data/chunk_index": chunk,
-        "data/file_index": file,
+        "data/chunk_index": data_chunk,
+        "data/file_index": data_file,
         "dataset_from_index": placement.first_step,
         "dataset_to_index": placement.first_step + count,
-        "meta/episodes/chunk_index": chunk,
-        "meta/episodes/file_index": file,
+        "meta/episodes/chunk_index": metadata_chunk,
+        "meta/episodes/file_index": metadata_file,
         features.EPISODE_ID: record.episode_id,
         "actor_id": record.actor_id,
         "seed": record.seed,
@@ -144,10 +149,14 @@ def statistics_columns(statistics: dict[str, FeatureStatistics]) -> dict[str, ob
     }
 
 
-def replace_columns(table: pa.Table, values: dict[str, pa.Array]) -> pa.Table:
-    """Returns a copy of a table with some columns replaced; schema and metadata stay."""
-    columns = [values.get(name, table[name]) for name in table.column_names]
-    return pa.table(columns, schema=table.schema)
+def with_success(steps: pa.Table, episode_index: int, *, is_success: bool) -> pa.Table:
+    """Returns a copy of a data file's content in which the last step of one episode says whether it succeeded."""
+    rows = np.flatnonzero(column_values(steps, features.EPISODE_INDEX) == episode_index)
+    success = column_values(steps, features.SUCCESS).copy()
+    success[rows] = False
+    success[rows[-1]] = is_success
+    position = steps.column_names.index(features.SUCCESS)
+    return steps.set_column(position, steps.schema.field(features.SUCCESS), pa.array(success))
 
 
 def num_intervention_steps(sources: list[int]) -> int:

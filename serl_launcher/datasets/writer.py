@@ -7,10 +7,8 @@ Each file is finished before it gets its name, and info.json, which says how man
 A crash anywhere leaves a dataset with the old count; the next start finishes the episode or puts its files aside.
 """
 
-import json
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -29,6 +27,7 @@ from serl_launcher.datasets.layout import (
     tasks_table,
     write_parquet,
 )
+from serl_launcher.datasets.metadata import EpisodeMetadata, StoredEpisode
 from serl_launcher.datasets.statistics import FeatureStatistics, aggregate, flag_statistics, from_lists, to_lists
 from serl_launcher.errors import DatasetError, SpecMismatch
 from serl_launcher.events import EpisodeLabelled
@@ -44,15 +43,6 @@ _SKIPPABLE = [features.EPISODE_INDEX, features.INDEX, features.FRAME_INDEX, feat
 
 def _ignore(_stage: str) -> None:
     """Does nothing when a stage of writing is reached."""
-
-
-@dataclass(slots=True)
-class _Stored:
-    """What the writer remembers of an episode in the dataset."""
-
-    episode_index: int
-    outcome: str
-    labelled_by: str
 
 
 class DatasetWriter:
@@ -76,7 +66,10 @@ class DatasetWriter:
         self.spec = spec
         self.layout = DatasetLayout(root)
         self._reached = reached
-        self._episodes: dict[str, _Stored] = {}
+        self._metadata = EpisodeMetadata(self.layout)
+        self._metadata_schema = features.episode_schema(spec)
+        self._episodes: dict[str, StoredEpisode] = {}
+        self._next_data_number = 0
         self._prompts: list[str] = []
         self._statistics: dict[str, FeatureStatistics] = {}
         self._is_writing = False
@@ -115,12 +108,15 @@ class DatasetWriter:
         placement = tables.Placement(
             episode_index=self.num_episodes,
             first_step=self.num_steps,
+            data_number=self._next_data_number,
+            metadata_number=self._metadata.next_number(self._metadata_schema),
             task_indices={prompt: index for index, prompt in enumerate(prompts)},
         )
         self._is_writing = True
         statistics = self._write_files(record, placement, prompts)
-        self._episodes[record.episode_id] = _Stored(self.num_episodes, str(record.outcome), record.labelled_by)
+        self._episodes[record.episode_id] = _stored(record, placement)
         self.num_steps += len(record.steps)
+        self._next_data_number += 1
         self._prompts = prompts
         self._statistics = {
             feature: aggregate([self._statistics[feature], values]) if feature in self._statistics else values
@@ -150,24 +146,21 @@ class DatasetWriter:
         if self.layout.info.exists():
             self._check_spec()
             num_vouched = int(read_info(self.layout.root)["total_episodes"])
-        num_found = recovery.count_complete(self.layout, num_vouched)
-        recovery.set_aside_beyond(self.layout, num_found)
-        rows = recovery.read_rows(self.layout, num_found)
-        self._episodes = {
-            row[features.EPISODE_ID]: _Stored(index, row[features.OUTCOME], row["labelled_by"])
-            for index, row in enumerate(rows)
-        }
-        self.num_steps = rows[-1]["dataset_to_index"] if rows else 0
-        self._prompts = read_tasks(self.layout.tasks) if rows else []
-        if not rows:
+        episodes = recovery.complete_episodes(self.layout, self._metadata, num_vouched)
+        self._next_data_number = max((each.data_number for each in episodes), default=-1) + 1
+        recovery.set_aside_beyond(self.layout, self._next_data_number)
+        self._episodes = {each.episode_id: each for each in episodes}
+        self.num_steps = episodes[-1].first_step + episodes[-1].length if episodes else 0
+        self._prompts = read_tasks(self.layout.tasks) if episodes else []
+        if not episodes:
             return
-        if num_found == num_vouched and self.layout.stats.exists():
+        if len(episodes) == num_vouched and self.layout.stats.exists():
             stored = read_json(self.layout.stats)
             self._statistics = from_lists(stored)
             if stored.get(features.SUCCESS) == to_lists({"": self._success_statistics()})[""]:
                 return
         logger.info("Dataset %s: finishing what a crash left open.", self.layout.root)
-        self._statistics = recovery.aggregate_rows(self.layout, num_found)
+        self._statistics = recovery.aggregate_rows(self.layout, len(episodes))
         self._write_counts()
 
     def _repair(self) -> None:
@@ -179,41 +172,38 @@ class DatasetWriter:
         self, record: EpisodeRecord, placement: tables.Placement, prompts: list[str]
     ) -> dict[str, FeatureStatistics]:
         """Writes everything of an episode that comes before the dataset's statistics; returns the episode's."""
-        index = placement.episode_index
-        write_parquet(self.layout.final_file(index), tables.final_table(record, self.spec))
+        number = placement.data_number
+        write_parquet(self.layout.final_file(number), tables.final_table(record, self.spec))
         self._reached("final")
         steps = tables.steps_table(record, self.spec, placement)
-        write_parquet(self.layout.data_file(index), steps, statistics=_SKIPPABLE)
+        write_parquet(self.layout.data_file(number), steps, statistics=_SKIPPABLE)
         self._reached("steps")
         if len(prompts) != len(self._prompts) or not self.layout.tasks.exists():
             write_parquet(self.layout.tasks, tasks_table(prompts))
             write_atomic(self.layout.robot_spec, msgspec.json.format(msgspec.json.encode(self.spec)))
             self._reached("tasks")
+        # The names of what metadata vouches for survive a power cut before its own does.
+        sync_directory(self.layout.final_file(number).parent)
+        sync_directory(self.layout.data_file(number).parent)
         statistics = tables.episode_statistics(record, self.spec, steps)
-        write_parquet(self.layout.episode_file(index), tables.episode_table(record, self.spec, placement, statistics))
-        for path in (self.layout.final_file(index), self.layout.data_file(index), self.layout.episode_file(index)):
-            sync_directory(path.parent)
+        self._metadata.append(tables.episode_table(record, self.spec, placement, statistics))
+        sync_directory(self.layout.metadata_file(placement.metadata_number).parent)
         self._reached("episode")
         return statistics
 
-    def _relabel(self, stored: _Stored, outcome: Outcome, labelled_by: str, wall_time_s: float) -> None:
+    def _relabel(self, stored: StoredEpisode, outcome: Outcome, labelled_by: str, wall_time_s: float) -> None:
         if (stored.outcome, stored.labelled_by) == (str(outcome), labelled_by):
             return
         self._is_writing = True
-        index = stored.episode_index
-        row = pq.read_table(self.layout.episode_file(index))
-        length = row["length"][0].as_py()
         is_success = outcome == Outcome.SUCCESS
         if is_success != (stored.outcome == Outcome.SUCCESS):
-            steps = pq.ParquetFile(self.layout.data_file(index)).read()
-            success = pa.array([is_success and step == length - 1 for step in range(length)])
-            steps = tables.replace_columns(steps, {features.SUCCESS: success})
-            write_parquet(self.layout.data_file(index), steps, statistics=_SKIPPABLE)
+            path = self.layout.data_file(stored.data_number)
+            steps = tables.with_success(_read_steps(path), stored.episode_index, is_success=is_success)
+            write_parquet(path, steps, statistics=_SKIPPABLE)
             self._reached("relabel_steps")
         values = tables.label_columns(outcome, labelled_by, wall_time_s)
-        values |= tables.statistics_columns({features.SUCCESS: flag_statistics(int(is_success), length)})
-        arrays = {name: pa.array([value], row.schema.field(name).type) for name, value in values.items()}
-        write_parquet(self.layout.episode_file(index), tables.replace_columns(row, arrays))
+        values |= tables.statistics_columns({features.SUCCESS: flag_statistics(int(is_success), stored.length)})
+        self._metadata.replace(stored, values)
         self._reached("relabel_episode")
         stored.outcome, stored.labelled_by = str(outcome), labelled_by
         self._write_counts()
@@ -226,7 +216,7 @@ class DatasetWriter:
     def _write_counts(self) -> None:
         """Writes statistics, then info.json, which tells readers that something changed."""
         self._statistics[features.SUCCESS] = self._success_statistics()
-        write_atomic(self.layout.stats, json.dumps(to_lists(self._statistics), indent=4).encode())
+        write_atomic(self.layout.stats, _as_json(to_lists(self._statistics)))
         self._reached("statistics")
         rate = self.spec.control_hz
         info = {
@@ -244,7 +234,7 @@ class DatasetWriter:
             "video_path": None,
             "features": features.lerobot_features(self.spec),
         }
-        write_atomic(self.layout.info, json.dumps(info, indent=4).encode())
+        write_atomic(self.layout.info, _as_json(info))
         self._reached("info")
 
     def _check_spec(self) -> None:
@@ -258,3 +248,26 @@ class DatasetWriter:
                 f"{self.spec.name!r} ({self.spec.digest()[:8]}). "
                 "Use another unique_identifier or the same robot config."
             )
+
+
+def _read_steps(path: Path) -> pa.Table:
+    with pq.ParquetFile(path) as file:
+        return file.read()
+
+
+def _as_json(values: object) -> bytes:
+    """Returns indented JSON; the standard library needs ten times as long for it."""
+    return msgspec.json.format(msgspec.json.encode(values), indent=4)
+
+
+def _stored(record: EpisodeRecord, placement: tables.Placement) -> StoredEpisode:
+    return StoredEpisode(
+        episode_index=placement.episode_index,
+        episode_id=record.episode_id,
+        outcome=str(record.outcome),
+        labelled_by=record.labelled_by,
+        length=len(record.steps),
+        first_step=placement.first_step,
+        data_number=placement.data_number,
+        metadata_number=placement.metadata_number,
+    )

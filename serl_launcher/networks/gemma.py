@@ -4,7 +4,11 @@ A stream is run over its own tokens and may attend to keys and values that anoth
 and text) never sees the suffix, so the two streams of the mixture can be run one after the other with the same result
 as the joint attention of the paper.
 
-Legend: B batch, T tokens, P earlier tokens, D width, K key-value heads, N heads, h head width.
+The norms of an action expert may be conditioned (adaptive RMSNorm of π0.5): they then take a vector per sample or per
+token, and gate the residual branch that follows them.
+
+Legend: B batch, T tokens, P earlier tokens, S attended tokens, D width, E width of the condition, K key-value heads,
+N heads, h head width.
 """
 
 import torch
@@ -19,6 +23,10 @@ ROPE_MAX_WAVELENGTH = 10_000.0
 KeyValue = tuple[Float[Tensor, "B K P h"], Float[Tensor, "B K P h"]]
 
 
+Gated = tuple[Float[Tensor, "B T D"], Float[Tensor, "B T D"] | None]
+"""Normalised tokens, and what multiplies the residual branch computed from them (None: 1)."""
+
+
 class GemmaRMSNorm(nn.Module):
     """Root-mean-square norm in float32; scales by 1 + weight."""
 
@@ -26,9 +34,45 @@ class GemmaRMSNorm(nn.Module):
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(width))
 
-    def forward(self, x_BTD: Float[Tensor, "B T D"]) -> Float[Tensor, "B T D"]:
-        """Returns the normalised tokens in the input's dtype."""
-        return F.rms_norm(x_BTD.float(), self.weight.shape, 1.0 + self.weight.float(), eps=1e-6).to(x_BTD.dtype)
+    def forward(self, x_BTD: Float[Tensor, "B T D"], condition: Tensor | None = None) -> Gated:
+        """Returns the normalised tokens in the input's dtype, and no gate; there is nothing to condition."""
+        normed = F.rms_norm(x_BTD.float(), self.weight.shape, 1.0 + self.weight.float(), eps=1e-6)
+        return normed.to(x_BTD.dtype), None
+
+
+class AdaptiveRMSNorm(nn.Module):
+    """Root-mean-square norm in float32 whose scale, shift and gate are linear in a condition (π0.5).
+
+    Fresh weights are zero, so that the gate closes every branch and a block starts as the identity.
+    """
+
+    def __init__(self, width: int, condition_width: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(condition_width, 3 * width)
+        nn.init.zeros_(self.dense.weight)
+        nn.init.zeros_(self.dense.bias)
+
+    def forward(self, x_BTD: Float[Tensor, "B T D"], condition: Tensor | None = None) -> Gated:
+        """Returns the tokens in the input's dtype, and the gate.
+
+        Args:
+            x_BTD: The residual stream.
+            condition: [B, E], one for all tokens of a sample, or [B, T, E].
+        """
+        if condition is None:
+            raise ValueError("An adaptive norm needs its condition (the embedded flow time); got None.")
+        return self.modulate(x_BTD, self.modulation(condition))
+
+    def modulation(self, condition: Float[Tensor, "B *T E"]) -> Float[Tensor, "B T 3D"]:
+        """Returns scale, shift and gate side by side; T is 1 for one condition per sample."""
+        modulation = self.dense(condition.to(self.dense.weight.dtype))
+        return modulation if modulation.dim() == 3 else modulation[:, None]
+
+    def modulate(self, x_BTD: Float[Tensor, "B T D"], modulation: Float[Tensor, "B T 3D"]) -> Gated:
+        """Returns the normalised tokens and the gate for a modulation that is computed already."""
+        scale, shift, gate = modulation.float().chunk(3, dim=-1)
+        normed = F.rms_norm(x_BTD.float(), x_BTD.shape[-1:], eps=1e-6)
+        return (normed * (1.0 + scale) + shift).to(x_BTD.dtype), gate.to(x_BTD.dtype)
 
 
 class GemmaAttention(nn.Module):
@@ -85,12 +129,12 @@ class GemmaMlp(nn.Module):
 class GemmaLayer(nn.Module):
     """One block of one stream."""
 
-    def __init__(self, config: GemmaConfig) -> None:
+    def __init__(self, config: GemmaConfig, condition_width: int | None = None) -> None:
         super().__init__()
         self.self_attn = GemmaAttention(config)
         self.mlp = GemmaMlp(config)
-        self.input_layernorm = GemmaRMSNorm(config.width)
-        self.post_attention_layernorm = GemmaRMSNorm(config.width)
+        self.input_layernorm = make_norm(config.width, condition_width)
+        self.post_attention_layernorm = make_norm(config.width, condition_width)
 
     def forward(
         self,
@@ -99,27 +143,29 @@ class GemmaLayer(nn.Module):
         *,
         mask: Bool[Tensor, "B 1 T S"],
         earlier: KeyValue | None = None,
+        condition: Tensor | None = None,
         keys_only: bool = False,
     ) -> tuple[Float[Tensor, "B T D"], KeyValue]:
         """Returns the block's output and its own keys and values; with `keys_only` the input comes back untouched."""
-        normed = self.input_layernorm(x_BTD)
+        normed, gate = self.input_layernorm(x_BTD, condition)
         own = self.self_attn.key_value(normed, rope)
         if keys_only:
             return x_BTD, own
-        x_BTD = x_BTD + self.self_attn(normed, rope, own, earlier=earlier, mask=mask)
-        return x_BTD + self.mlp(self.post_attention_layernorm(x_BTD)), own
+        x_BTD = add_gated(x_BTD, self.self_attn(normed, rope, own, earlier=earlier, mask=mask), gate)
+        normed, gate = self.post_attention_layernorm(x_BTD, condition)
+        return add_gated(x_BTD, self.mlp(normed), gate), own
 
 
 class GemmaModel(nn.Module):
     """A stack of blocks with a final norm; the embedding exists only where there is a vocabulary."""
 
-    def __init__(self, config: GemmaConfig, vocab_size: int | None) -> None:
+    def __init__(self, config: GemmaConfig, vocab_size: int | None, condition_width: int | None = None) -> None:
         super().__init__()
         self.config = config
         if vocab_size is not None:
             self.embed_tokens = nn.Embedding(vocab_size, config.width)
-        self.layers = nn.ModuleList(GemmaLayer(config) for _ in range(config.depth))
-        self.norm = GemmaRMSNorm(config.width)
+        self.layers = nn.ModuleList(GemmaLayer(config, condition_width) for _ in range(config.depth))
+        self.norm = make_norm(config.width, condition_width)
 
     def embed(self, tokens: Int[Tensor, "B T"]) -> Float[Tensor, "B T D"]:
         """Returns token embeddings times sqrt(width)."""
@@ -145,12 +191,33 @@ class GemmaModel(nn.Module):
         positions: Int[Tensor, "B T"],
         mask: Bool[Tensor, "B 1 T S"],
         cache: list[KeyValue],
+        condition: Tensor | None = None,
     ) -> Float[Tensor, "B T D"]:
-        """Returns the normalised output of tokens that attend to a prefilled stream and to themselves."""
+        """Returns the normalised output of tokens that attend to a prefilled stream and to themselves.
+
+        Args:
+            x_BTD: Tokens.
+            positions: Of the tokens, after those of the prefilled stream.
+            mask: True where a token (row) may see a prefilled one or one of its own stream (columns).
+            cache: What `prefill` returned.
+            condition: Of adaptive norms, [B, E] or [B, T, E].
+        """
         rope = rope_table(positions, self.config.head_dim, x_BTD.dtype)
         for layer, earlier in zip(self.layers, cache, strict=True):
-            x_BTD, _ = layer(x_BTD, rope, mask=mask, earlier=earlier)
-        return self.norm(x_BTD)
+            x_BTD, _ = layer(x_BTD, rope, mask=mask, earlier=earlier, condition=condition)
+        return self.norm(x_BTD, condition)[0]
+
+
+def make_norm(width: int, condition_width: int | None) -> GemmaRMSNorm | AdaptiveRMSNorm:
+    """Returns the plain norm, or with a condition the adaptive one."""
+    return GemmaRMSNorm(width) if condition_width is None else AdaptiveRMSNorm(width, condition_width)
+
+
+def add_gated(
+    x_BTD: Float[Tensor, "B T D"], branch_BTD: Float[Tensor, "B T D"], gate: Tensor | None
+) -> Float[Tensor, "B T D"]:
+    """Returns the residual sum, the branch multiplied by its gate."""
+    return x_BTD + branch_BTD if gate is None else x_BTD + branch_BTD * gate
 
 
 def rope_table(positions: Int[Tensor, "B T"], head_dim: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from serl_launcher.config.policy import PolicyConfig
 from serl_launcher.networks.gemma import GemmaModel, KeyValue
+from serl_launcher.networks.sampling import NetworkFlow, sample_euler
 from serl_launcher.networks.siglip import SiglipVisionTransformer
 from serl_launcher.networks.siglip import initialize_ as initialize_vision_
 
@@ -53,6 +54,17 @@ class Prefix:
         return Prefix(cache, self.valid.repeat_interleave(times, 0))
 
 
+@dataclass(slots=True)
+class Suffix:
+    """What the action expert runs over."""
+
+    tokens: Float[Tensor, "B T D"]
+    condition: Tensor | None
+    """Of the expert's adaptive norms, [B, D] or [B, T, D]; None where its norms are plain."""
+    num_context: int
+    """Leading tokens that are no actions and do not see them."""
+
+
 class _Projector(nn.Module):
     def __init__(self, config: PolicyConfig) -> None:
         super().__init__()
@@ -80,29 +92,33 @@ class _PaliGemma(nn.Module):
 
 
 class _Expert(nn.Module):
-    def __init__(self, config: PolicyConfig) -> None:
+    def __init__(self, config: PolicyConfig, condition_width: int | None) -> None:
         super().__init__()
-        self.model = GemmaModel(config.expert, None)
+        self.model = GemmaModel(config.expert, None, condition_width)
 
 
 class _PaliGemmaWithExpert(nn.Module):
-    def __init__(self, config: PolicyConfig) -> None:
+    def __init__(self, config: PolicyConfig, condition_width: int | None) -> None:
         super().__init__()
         self.paligemma = _PaliGemma(config)
-        self.gemma_expert = _Expert(config)
+        self.gemma_expert = _Expert(config, condition_width)
 
 
 class Pi0(nn.Module):
     """The network alone: normalised tensors in, velocities or normalised actions out."""
 
-    def __init__(self, config: PolicyConfig) -> None:
+    def __init__(self, config: PolicyConfig, *, condition_width: int | None = None) -> None:
         super().__init__()
         self.config = config
         width = config.expert.width
-        self.paligemma_with_expert = _PaliGemmaWithExpert(config)
+        self.paligemma_with_expert = _PaliGemmaWithExpert(config, condition_width)
         self.action_in_proj = nn.Linear(config.max_action_dim, width)
         self.action_out_proj = nn.Linear(width, config.max_action_dim)
-        self.state_proj = nn.Linear(config.max_state_dim, width)
+        self._make_heads(width)
+
+    def _make_heads(self, width: int) -> None:
+        """Makes what embeds state and time."""
+        self.state_proj = nn.Linear(self.config.max_state_dim, width)
         self.action_time_mlp_in = nn.Linear(2 * width, width)
         self.action_time_mlp_out = nn.Linear(width, width)
 
@@ -110,8 +126,8 @@ class Pi0(nn.Module):
         """Draws fresh weights; norms start at identity."""
         backbone = self.paligemma_with_expert.paligemma.model
         for model in (backbone.language_model, self.paligemma_with_expert.gemma_expert.model):
-            for module in model.modules():
-                if isinstance(module, nn.Linear):
+            for name, module in model.named_modules():
+                if isinstance(module, nn.Linear) and not name.endswith(".dense"):
                     nn.init.normal_(module.weight, std=module.in_features**-0.5)
         nn.init.normal_(backbone.language_model.embed_tokens.weight, std=0.25)
         initialize_vision_(backbone.vision_tower.vision_model)
@@ -139,19 +155,28 @@ class Pi0(nn.Module):
         prefix: Prefix,
         state: Float[Tensor, "B S"],
         x_t: Float[Tensor, "B H A"],
-        time: Float[Tensor, " B"],
+        time: Float[Tensor, "B ..."],
     ) -> Float[Tensor, "B H A"]:
-        """Returns the predicted noise minus actions, float32."""
-        x_BTD = torch.cat([self.state_proj(state)[:, None], self._embed_actions(x_t, time)], dim=1)
+        """Returns the predicted noise minus actions, float32; `time` is one number per sample or one per action."""
+        suffix = self.embed_suffix(state, x_t, time)
+        expert = self.paligemma_with_expert.gemma_expert.model
+        x_BTD = suffix.tokens.to(prefix.cache[0][0].dtype)
         batch, length = x_BTD.shape[:2]
         positions = prefix.valid.sum(1, keepdim=True) + torch.arange(length, device=x_BTD.device)
         sees_suffix = torch.ones(length, length, dtype=torch.bool, device=x_BTD.device)
-        sees_suffix[0, 1:] = False
+        sees_suffix[: suffix.num_context, suffix.num_context :] = False
         mask = torch.cat([prefix.valid[:, None].expand(-1, length, -1), sees_suffix.expand(batch, -1, -1)], dim=2)[
             :, None
         ]
-        output = self.paligemma_with_expert.gemma_expert.model(x_BTD, positions, mask, prefix.cache)
-        return self.action_out_proj(output[:, 1:].float()).float()
+        output = expert(x_BTD, positions, mask, prefix.cache, suffix.condition)
+        return self.action_out_proj(output[:, suffix.num_context :].float()).float()
+
+    def embed_suffix(
+        self, state: Float[Tensor, "B S"], x_t: Float[Tensor, "B H A"], time: Float[Tensor, " B"]
+    ) -> Suffix:
+        """Returns the action expert's tokens: the state's, then one per action with the time mixed in."""
+        tokens = torch.cat([self.state_proj(state)[:, None], self._embed_actions(x_t, time)], dim=1)
+        return Suffix(tokens, condition=None, num_context=1)
 
     def flow_error(
         self,
@@ -174,11 +199,13 @@ class Pi0(nn.Module):
     ) -> Float[Tensor, "B G H A"]:
         """Returns the same for a prefix that is computed already."""
         num_draws = noise.shape[1]
-        t = time[..., None, None]
+        t = time[..., None, None] if time.dim() == 2 else time[..., None]
         x_t = t * noise + (1 - t) * actions[:, None]
         target = noise - actions[:, None]
         repeated = prefix.repeat(num_draws)
-        predicted = self.velocity(repeated, state.repeat_interleave(num_draws, 0), x_t.flatten(0, 1), time.flatten())
+        predicted = self.velocity(
+            repeated, state.repeat_interleave(num_draws, 0), x_t.flatten(0, 1), time.flatten(0, 1)
+        )
         return (predicted.unflatten(0, (-1, num_draws)) - target).square()
 
     def sample(
@@ -189,25 +216,22 @@ class Pi0(nn.Module):
         num_draws = noise.shape[1]
         prefix = self.encode(inputs).repeat(num_draws)
         state = inputs.state.repeat_interleave(num_draws, 0)
-        x_t = noise.flatten(0, 1)
-        for step in range(steps):
-            time = torch.full((len(x_t),), 1.0 - step / steps, device=x_t.device)
-            x_t = x_t - self.velocity(prefix, state, x_t, time) / steps
-        return x_t.unflatten(0, (-1, num_draws))
+        actions = sample_euler(NetworkFlow(self, prefix, state), noise.flatten(0, 1), steps)
+        return actions.unflatten(0, (-1, num_draws))
 
     def _embed_actions(self, x_t: Float[Tensor, "B H A"], time: Float[Tensor, " B"]) -> Float[Tensor, "B H D"]:
         actions = self.action_in_proj(x_t)
         times = time_embedding(time, self.config.expert.width).to(actions.dtype)
-        joined = torch.cat([actions, times[:, None].expand_as(actions)], dim=-1)
+        joined = torch.cat([actions, (times if times.dim() == 3 else times[:, None]).expand_as(actions)], dim=-1)
         return self.action_time_mlp_out(F.silu(self.action_time_mlp_in(joined)))
 
 
-def time_embedding(time: Float[Tensor, " B"], width: int) -> Float[Tensor, "B D"]:
+def time_embedding(time: Float[Tensor, "*B"], width: int) -> Float[Tensor, "*B D"]:
     """Returns [sin, cos] of 2 pi t / period for geometrically spaced periods, float32 computed in float64."""
     fraction = torch.linspace(0.0, 1.0, width // 2, dtype=torch.float64, device=time.device)
     period = MIN_PERIOD * (MAX_PERIOD / MIN_PERIOD) ** fraction
-    angle = 2 * math.pi * time.double()[:, None] / period
-    return torch.cat([angle.sin(), angle.cos()], dim=1).float()
+    angle = 2 * math.pi * time.double()[..., None] / period
+    return torch.cat([angle.sin(), angle.cos()], dim=-1).float()
 
 
 def sample_flow_time(shape: tuple[int, ...], generator: torch.Generator | None, device: torch.device) -> Tensor:

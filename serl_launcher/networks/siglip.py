@@ -100,8 +100,12 @@ class SiglipVisionTransformer(nn.Module):
         self.post_layernorm = nn.LayerNorm(config.width, eps=1e-6)
 
     def forward(self, images: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B N D"]:
-        """Returns one token per patch for images in [-1, 1]."""
-        return self.post_layernorm(self.encoder(self.embeddings(images)))
+        """Returns one token per patch for images in [-1, 1].
+
+        The embeddings may be kept in float32 while the blocks are in bfloat16.
+        """
+        patches = self.embeddings(images.to(self.embeddings.patch_embedding.weight.dtype))
+        return self.post_layernorm(self.encoder(patches.to(self.post_layernorm.weight.dtype)))
 
 
 def initialize_(tower: SiglipVisionTransformer) -> None:

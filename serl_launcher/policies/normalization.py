@@ -1,9 +1,11 @@
 """Normalisation of states and actions with openpi's formulas and file format (`norm_stats.json`)."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,8 +26,21 @@ class NormStats(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
 
 def with_least_std(stats: NormStats) -> NormStats:
-    """Returns the statistics with every deviation at least MIN_STD."""
-    return msgspec.structs.replace(stats, std=[max(std, MIN_STD) for std in stats.std])
+    """Returns the statistics with every deviation at least MIN_STD, and quantiles at least twice that apart."""
+    wider = msgspec.structs.replace(stats, std=[max(std, MIN_STD) for std in stats.std])
+    if stats.q01 is None or stats.q99 is None:
+        return wider
+    missing = [max(0.0, MIN_STD - (high - low) / 2) for low, high in zip(stats.q01, stats.q99, strict=True)]
+    return msgspec.structs.replace(
+        wider,
+        q01=[low - more for low, more in zip(stats.q01, missing, strict=True)],
+        q99=[high + more for high, more in zip(stats.q99, missing, strict=True)],
+    )
+
+
+def relative_dimensions(action_names: Sequence[str]) -> np.ndarray:
+    """Returns which actions are relative to the state with `policy.delta_actions`, bool [A]: all but grippers."""
+    return np.array(["gripper" not in name for name in action_names])
 
 
 class _File(msgspec.Struct, frozen=True):

@@ -22,7 +22,7 @@ from serl_launcher.transport.delivery import EventSource
 from serl_launcher.transport.fetching import fetch
 from serl_launcher.transport.messages import Act, ActReply, Announcement, Fetch, FetchReply
 from serl_launcher.transport.requests import Answer, Request
-from serl_launcher.types import ActionChunk, Observation
+from serl_launcher.types import ActionChunk, Observation, Unfinished
 
 __all__ = ["EventSource", "LearnerClient"]
 
@@ -91,12 +91,23 @@ class LearnerClient:
         except TimeoutError as exc:
             raise DeadlineExceeded(f"No actions within {timeout_s:g} s.") from exc
 
-    def act_async(self, observations: list[Observation], *, timeout_s: float) -> "Future[list[ActionChunk]]":
-        """Returns at once; the future gives what `act` returns or raises, at the latest after `timeout_s`."""
+    def act_async(
+        self, observations: list[Observation], *, timeout_s: float, unfinished: Sequence[Unfinished | None] = ()
+    ) -> "Future[list[ActionChunk]]":
+        """Returns at once; the future gives what `act` returns or raises, at the latest after `timeout_s`.
+
+        Args:
+            observations: One per lane.
+            timeout_s: Deadline.
+            unfinished: What each lane still executes, for policies that continue it; empty: not told.
+        """
         frames = [messages.encode_observation_frame(encode_observation(each, self._spec)) for each in observations]
         count, began_s = len(frames), time.monotonic()
+        headers, rest = messages.encode_unfinished(unfinished)
+        if headers:
+            frames.append(rest)
         request = Request(
-            make_header=lambda request_id, left_ms: Act(request_id, left_ms, count),
+            make_header=lambda request_id, left_ms: Act(request_id, left_ms, count, headers),
             frames=frames,
             read=partial(_chunks, count=count, action_dim=self._spec.action_dim, began_s=began_s),
             deadline_s=began_s + timeout_s,
@@ -105,16 +116,17 @@ class LearnerClient:
         return self._connection.ask(request)
 
     def fetch_policy(self, version: int, destination: Path, *, timeout_s: float) -> Path:
-        """Returns `destination` once it holds that published policy, every checksum verified; resumes a cut-off fetch.
+        """Returns `destination` once it holds that published policy, every checksum verified.
+
+        Resumes a cut-off fetch, and takes unchanged tensors from other published policies beside `destination`.
 
         Raises:
             DeadlineExceeded: It took longer than `timeout_s`; what arrived is kept for the next attempt.
             PolicyError: The learner does not have that version (any more), or a file arrived damaged.
         """
         deadline_s = time.monotonic() + timeout_s
-        size = self._config.fetch_chunk_bytes
 
-        def ask(file: str, offset: int) -> "Future[tuple[bytes, int]]":
+        def ask(file: str, offset: int, size: int) -> "Future[tuple[bytes, int]]":
             return self._connection.ask(
                 Request(
                     make_header=lambda request_id, _left_ms: Fetch(request_id, version, file, offset, size),
@@ -125,7 +137,7 @@ class LearnerClient:
                 )
             )
 
-        return fetch(ask, version, destination, piece_bytes=size)
+        return fetch(ask, version, destination, piece_bytes=self._config.fetch_chunk_bytes)
 
 
 def _chunks(

@@ -14,9 +14,10 @@ from concurrent.futures import Future
 from pathlib import Path
 
 from serl_launcher.config.transport import TransportConfig
-from serl_launcher.errors import HiorsError, ProtocolError, Refused, SessionFenced
+from serl_launcher.errors import HiorsError, ProtocolError, Refused, SpoolFull, TransportError
 from serl_launcher.specs import RobotSpec
 from serl_launcher.transport import messages
+from serl_launcher.transport.address import locate
 from serl_launcher.transport.delivery import Delivery, EventSource, Syncer
 from serl_launcher.transport.keys import read_actor_keys
 from serl_launcher.transport.messages import (
@@ -33,13 +34,11 @@ from serl_launcher.transport.messages import (
 )
 from serl_launcher.transport.requests import Request, RequestTable
 from serl_launcher.transport.sockets import ActorSockets, Frames, Waker
+from serl_launcher.transport.standing import STORAGE_RETRY_S, Standing
 
 logger = logging.getLogger(__name__)
 
 _POLL_S = 0.1
-_HELLO_AGAIN_S = 0.2
-_HELLO_AGAIN_MAX_S = 2.0
-_STORAGE_RETRY_S = 1.0
 _REPLIES_AT_ONCE = 256
 _GOODBYE_S = 0.3
 
@@ -69,15 +68,10 @@ class Connection:
         self._thread = threading.Thread(target=self._work, name="learner-connection", daemon=True)
         self._is_closing = False
         self._delivered = threading.Condition()
-        self._is_welcome = False
-        self._is_fenced = False
+        self._standing = Standing(config)
         self._has_moved = False
         self.announcement: Announcement | None = None
-        self.last_error: HiorsError | None = None
-        self._in_use_since_s = float("inf")
         self._heard_s = self._said_s = time.monotonic()
-        self._hello_due_s = float("-inf")
-        self._hello_wait_s = _HELLO_AGAIN_S
 
     def start(self) -> None:
         """Begins to connect, in the background."""
@@ -101,7 +95,12 @@ class Connection:
     @property
     def is_connected(self) -> bool:
         """Whether the learner has admitted this actor and gave a sign of life lately."""
-        return self._is_welcome and time.monotonic() - self._heard_s < self._config.dead_after_s
+        return self._standing.is_welcome and time.monotonic() - self._heard_s < self._config.dead_after_s
+
+    @property
+    def last_error(self) -> HiorsError | None:
+        """Why the learner does not serve this actor, where somebody said so; None while it does."""
+        return self._standing.last_error
 
     def set_address(self, address: str) -> None:
         """Goes on with the learner at another address."""
@@ -124,7 +123,7 @@ class Connection:
         future = self._requests.add(request)
         if self._is_closing:
             self._requests.fail_all(Refused("The connection to the learner is closed."))
-        elif self._is_fenced and self.last_error is not None:
+        elif self._standing.is_fenced and self.last_error is not None:
             self._requests.fail_all(self.last_error)
         self._waker.wake()
         return future
@@ -133,17 +132,28 @@ class Connection:
         while not self._is_closing:
             try:
                 self._connect()
+            except (TransportError, SpoolFull) as exc:  # Nobody knows where the learner is; or our own disk is full.
+                self._note_error(exc)
+                self._pause(STORAGE_RETRY_S)
             except Exception as exc:  # A mistake of ours must not silence a robot: start over.
                 logger.exception("The connection to the learner failed; starting over.")
-                self.last_error = Refused(f"The connection failed: {exc!r}.")
-                time.sleep(_STORAGE_RETRY_S)
+                self._note_error(Refused(f"The connection failed: {exc!r}."))
+                self._pause(STORAGE_RETRY_S)
+
+    def _pause(self, duration_s: float) -> None:
+        """Waits before the next attempt; requests keep their deadlines."""
+        give_up_s = time.monotonic() + duration_s
+        while not self._is_closing and time.monotonic() < give_up_s:
+            self._requests.expire("the learner cannot be reached.")
+            time.sleep(0.05)
 
     def _connect(self) -> None:
         """Makes sockets and uses them until the learner is silent for too long; resolves its name anew each time."""
         self._has_moved = False
         self._forget_session()
         self._heard_s = time.monotonic()
-        with ActorSockets(self._config, self._address, keys=self._keys, waker=self._waker) as sockets:
+        host, config = locate(self._address, self._config)
+        with ActorSockets(config, host, keys=self._keys, waker=self._waker) as sockets:
             while not self._is_closing and not self._has_moved:
                 sockets.wait(max(0.0, min(_POLL_S, self._requests.seconds_left())))
                 self._receive(sockets)
@@ -151,11 +161,11 @@ class Connection:
                 self._speak(sockets)
                 if time.monotonic() - self._heard_s > self._config.dead_after_s:
                     break
-            if self._is_closing and self._is_welcome:
+            if self._is_closing and self._standing.is_welcome:
                 self._say_goodbye(sockets)
-        if self._is_welcome and not self._is_closing:
+        if self._standing.is_welcome and not self._is_closing:
             logger.warning("The learner is silent; connecting to %s again.", self._address)
-        self._is_welcome = False
+        self._standing.is_welcome = False
 
     def _say_goodbye(self, sockets: ActorSockets) -> None:
         """Frees the actor id at once; waits for the answer, because closing drops what is not sent."""
@@ -170,8 +180,7 @@ class Connection:
                 sockets.wait(0.02)
 
     def _forget_session(self) -> None:
-        self._is_welcome = False
-        self._hello_due_s = float("-inf")
+        self._standing.forget()
         self._requests.send_again()
 
     def _receive(self, sockets: ActorSockets) -> None:
@@ -204,10 +213,7 @@ class Connection:
 
     def _begin_session(self, welcome: Welcome) -> None:
         self._delivery.restart(last_seq=welcome.last_seq, num_credits=welcome.credits)
-        self._is_welcome = True
-        self.last_error = None
-        self._in_use_since_s = float("inf")
-        self._hello_wait_s = _HELLO_AGAIN_S
+        self._standing.note_welcome()
         self.announcement = welcome.announcement
         self._note_delivered()
 
@@ -221,44 +227,28 @@ class Connection:
         elif reply.request_id is not None:
             self._requests.fail(reply.request_id, messages.error_of(reply))
         elif reply.kind == messages.STORAGE:
-            self._hello_wait_s = _STORAGE_RETRY_S
-            self._note_error(messages.error_of(reply))
+            self._standing.note_storage(messages.error_of(reply))
+            self._requests.send_again()
         elif reply.kind == messages.ID_IN_USE:
-            self._note_id_in_use(messages.error_of(reply))
+            self._standing.note_id_in_use(messages.error_of(reply))
+            self._requests.send_again()
         else:
             self._note_error(messages.error_of(reply))
 
-    def _note_id_in_use(self, error: HiorsError) -> None:
-        """Waits as long as a dead predecessor counts as living before it believes that another actor has the id."""
-        now = time.monotonic()
-        self._in_use_since_s = min(self._in_use_since_s, now)
-        self._wait_with_hello()
-        if now - self._in_use_since_s > 1.5 * self._config.dead_after_s:
-            self._note_error(error)
-
     def _note_error(self, error: HiorsError) -> None:
-        """Ends the session; another hello is said later, unless a newer session has taken over."""
-        if str(error) != str(self.last_error):
-            logger.warning("The learner refuses: %s", error)
-        self.last_error = error
-        self._is_fenced = isinstance(error, SessionFenced) and self._in_use_since_s == float("inf")
-        self._wait_with_hello()
-        if self._is_fenced:
+        self._standing.note_error(error)
+        if self._standing.is_fenced:
             self._requests.fail_all(error)
-
-    def _wait_with_hello(self) -> None:
-        self._is_welcome = False
-        self._hello_due_s = time.monotonic() + self._hello_wait_s
-        self._hello_wait_s = min(2 * self._hello_wait_s, _HELLO_AGAIN_MAX_S)
-        self._requests.send_again()
+        else:
+            self._requests.send_again()
 
     def _speak(self, sockets: ActorSockets) -> None:
-        if self._is_fenced:
+        if self._standing.is_fenced:
             self._heard_s = time.monotonic()
             return
-        if not self._is_welcome:
-            if time.monotonic() >= self._hello_due_s and self._send(sockets, self._make_hello()):
-                self._hello_due_s = time.monotonic() + self._config.request_timeout_s
+        if not self._standing.is_welcome:
+            if self._standing.is_hello_due and self._send(sockets, self._make_hello()):
+                self._standing.note_hello()
             return
         self._send_requests(sockets)
         self._send_events(sockets)

@@ -18,7 +18,7 @@ One actor talks through one DEALER socket to the ROUTER of the learner:
 `Announcement` is one frame on the PUB socket.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, TypeVar
 
 import msgspec
@@ -36,6 +36,7 @@ from serl_launcher.errors import (
 )
 from serl_launcher.events import EncodedObservation, Name
 from serl_launcher.specs import RobotSpec
+from serl_launcher.types import Unfinished
 
 PROTOCOL_VERSION = 1
 MAX_OBSERVATIONS = 1024
@@ -75,12 +76,23 @@ class Steps(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="steps"
     count: Annotated[int, Meta(ge=1, le=100_000)]
 
 
-class Act(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="act"):
-    """Asks for one chunk per observation, `count` of them, one frame each; late answers are worthless."""
+class UnfinishedHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
+    """What one lane still executes: so many float32 actions, so many of them before the answer arrives."""
+
+    num_actions: Annotated[int, Meta(ge=0, le=10_000)]
+    delay_ticks: Annotated[int, Meta(ge=0, le=10_000)]
+
+
+class Act(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="act", omit_defaults=True):
+    """Asks for one chunk per observation, `count` of them, one frame each; late answers are worthless.
+
+    With `unfinished`, one header per observation, one more frame holds all unfinished actions in a row.
+    """
 
     request_id: Count
     deadline_ms: Annotated[float, Meta(ge=0, le=3_600_000)]
     count: Annotated[int, Meta(ge=1, le=MAX_OBSERVATIONS)]
+    unfinished: Annotated[tuple[UnfinishedHeader, ...], Meta(max_length=MAX_OBSERVATIONS)] = ()
 
 
 class Stats(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="stats"):
@@ -220,6 +232,48 @@ def decode_actions(reply: ActReply, frame: bytes | memoryview, count: int) -> np
     if len(frame) != expected:
         raise ProtocolError(f"Expected float32 actions of shape {shape} ({expected} bytes), got {len(frame)} bytes.")
     return np.frombuffer(frame, dtype="<f4").reshape(shape).astype(np.float32)
+
+
+def encode_unfinished(unfinished: Sequence[Unfinished | None]) -> tuple[tuple[UnfinishedHeader, ...], bytes]:
+    """Returns the headers of an Act request and its last frame."""
+    headers = tuple(
+        UnfinishedHeader(len(u.actions), u.delay_ticks) if u else UnfinishedHeader(0, 0) for u in unfinished
+    )
+    return headers, b"".join(np.asarray(each.actions, "<f4").tobytes() for each in unfinished if each)
+
+
+def decode_act(
+    request: Act, frames: Sequence[bytes], action_dim: int
+) -> tuple[list[EncodedObservation], list[Unfinished | None]]:
+    """Returns the observations of an Act request and what each lane still executes, empty where it is not told.
+
+    Raises:
+        ProtocolError: The frames are not what the header says.
+    """
+    expected = request.count + bool(request.unfinished)
+    if len(frames) != expected:
+        raise ProtocolError(f"Expected {expected} frames, one per observation, got {len(frames)}.")
+    observations = [decode_observation_frame(frame) for frame in frames[: request.count]]
+    return observations, _decode_unfinished(request, frames[-1], action_dim) if request.unfinished else []
+
+
+def _decode_unfinished(request: Act, frame: bytes, action_dim: int) -> list[Unfinished | None]:
+    total = sum(header.num_actions for header in request.unfinished)
+    if len(request.unfinished) != request.count or len(frame) != 4 * total * action_dim:
+        raise ProtocolError(
+            f"Expected {request.count} headers and {total} unfinished actions of {action_dim} float32, got "
+            f"{len(request.unfinished)} headers and {len(frame)} bytes."
+        )
+    rows = np.frombuffer(frame, "<f4").reshape(total, action_dim)
+    if not np.isfinite(rows).all():
+        raise ProtocolError("Expected finite unfinished actions.")
+    ends = np.cumsum([header.num_actions for header in request.unfinished])
+    return [
+        Unfinished(actions=rows[end - header.num_actions : end], delay_ticks=header.delay_ticks)
+        if header.num_actions
+        else None
+        for header, end in zip(request.unfinished, ends, strict=True)
+    ]
 
 
 def error_of(reply: ErrorReply) -> HiorsError:

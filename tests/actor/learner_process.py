@@ -30,6 +30,7 @@ class StandingStill:
         observations: Sequence[EncodedObservation],
         deadline_monotonic: float,
         reply: InferenceReply,
+        unfinished: Sequence[object] = (),
     ) -> None:
         self.num_requests += 1
         states = np.stack([np.frombuffer(observation.state, "<f4") for observation in observations])

@@ -44,7 +44,7 @@ def run_config(checkpoint: Path, output: Path, *, seed: int = 1, num_videos: int
 
 def test_an_evaluation_writes_report_table_and_videos(checkpoint: Path, tmp_path: Path):
     evaluate(run_config(checkpoint, tmp_path, num_videos=1))
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["episodes.csv", "report.json", "videos"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["episodes.csv", "report.json", "starts.json", "videos"]
     assert json.loads((tmp_path / "report.json").read_text())["policy_hash"] == policy_hash(checkpoint)
 
 

@@ -50,7 +50,7 @@ class LearnerProcess:
             "policy.horizon=4", "policy.max_state_dim=3", "policy.max_action_dim=3", "policy.num_steps=2",
             f"output_dir={run.config.output_dir}", f"unique_identifier={run.config.unique_identifier}",
             f"transport.request_port={self.ports[0]}", f"transport.broadcast_port={self.ports[1]}",
-            "transport.dead_after_s=2", "algo.batch_size=4", *overrides,
+            "transport.dead_after_s=2", "algo.batch_size=4", "dataset.noop_threshold=0", *overrides,
         ]  # fmt: skip
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         self.process = subprocess.Popen([sys.executable, "-m", "learner", *self.overrides], env=environment)

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from learner.losses.flow_matching import flow_matching_loss
-from learner.trainer.optimization import LR_RATIO, build_optimizers
+from learner.trainer.engines import LR_RATIO, build_optimizers
 from serl_launcher.config.training import OptimizerConfig
 from serl_launcher.networks.pi0 import ModelInputs, sample_flow_time
 from serl_launcher.policies import Pi0Policy

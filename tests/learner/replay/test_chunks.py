@@ -2,7 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from learner.replay.chunks import ChunkSampler, chunk_steps, concatenate
@@ -30,6 +30,7 @@ def sampler(dataset: ReplayDataset, horizon: int = 3, **options) -> ChunkSampler
     return ChunkSampler(dataset, horizon=horizon, cameras=("cam_1", "cam_0"), discount=0.5, **options)
 
 
+@settings(deadline=None)
 @given(lengths=st.lists(st.integers(1, 9), min_size=1, max_size=6), horizon=st.integers(1, 12), data=st.data())
 def test_chunks_never_leave_their_episode(lengths: list[int], horizon: int, data: st.DataObject) -> None:
     ends = np.cumsum(lengths)

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from learner.replay.chunks import ChunkSampler
@@ -29,6 +29,7 @@ def source(dataset: ReplayDataset, fraction: float, name: str = "source") -> Mix
     return MixtureSource(name=name, view=View(dataset, all_steps), sampler=chunks, fraction=fraction)
 
 
+@settings(deadline=None)
 @given(fractions=st.lists(st.floats(0.001, 1), min_size=1, max_size=4), batch_size=st.integers(1, 70))
 def test_ratios_are_exact_over_many_batches(dataset: ReplayDataset, fractions: list[float], batch_size: int) -> None:
     mixture = Mixture([source(dataset, fraction) for fraction in fractions], batch_size, 0)

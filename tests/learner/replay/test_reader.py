@@ -114,18 +114,10 @@ def test_a_dataset_without_rl_columns_is_read_as_demonstrations(tmp_path: Path) 
     assert not dataset.steps.is_terminal.any()
 
 
-def test_videos_are_refused_with_the_way_out(tmp_path: Path) -> None:
-    DatasetWriter(tmp_path, SPEC).append(make_episode(SPEC, 0, 3))
-    info = DatasetLayout(tmp_path).info
-    info.write_text(info.read_text().replace('"image"', '"video"'))
-    with pytest.raises(DatasetError, match="use_videos=False"):
-        ReplayDataset(tmp_path)
-
-
 def test_missing_metadata_is_an_error_that_names_the_tool(tmp_path: Path) -> None:
     writer = DatasetWriter(tmp_path, SPEC)
     writer.append(make_episode(SPEC, 0, 3))
-    DatasetLayout(tmp_path).episode_file(0).unlink()
+    DatasetLayout(tmp_path).metadata_file(0).unlink()
     with pytest.raises(DatasetError, match=r"tools\.replay verify"):
         ReplayDataset(tmp_path)
 

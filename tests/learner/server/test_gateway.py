@@ -217,6 +217,24 @@ def test_an_error_of_the_policy_reaches_the_actor_by_its_class(tmp_path):
             actor.act([observation()], timeout_s=5)
 
 
+def test_the_backlog_of_one_actor_does_not_hold_up_another(tmp_path):
+    config = dataclasses.replace(QUICK, max_batch_events=16)
+    with learner(tmp_path, config) as server, spool(tmp_path, "greedy") as backlog, spool(tmp_path, "modest") as little:
+        for event in episode("greedy-0", 3200):
+            backlog.append(event)
+        with client(server.config, little, actor_id="modest") as modest:
+            assert wait_until(lambda: modest.is_connected)
+            with client(server.config, backlog, actor_id="greedy"):
+                num_served = 0
+                while backlog.num_pending:
+                    for event in episode(f"modest-{num_served}", 1):
+                        little.append(event)
+                    assert modest.flush(20)
+                    num_served += 1
+        assert num_served >= 10
+        assert server.journal.counts().num_steps == 3200 + num_served
+
+
 def test_the_ports_are_free_within_two_seconds(tmp_path):
     with learner(tmp_path) as server, spool(tmp_path) as source, client(server.config, source) as actor:
         assert wait_until(lambda: actor.is_connected)

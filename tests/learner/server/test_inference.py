@@ -4,12 +4,14 @@ import time
 import numpy as np
 import pytest
 
-from learner.server.inference import InferenceService, NoInference
+from learner.server.inference import InferenceService
+from learner.server.lanes import Lanes
+from learner.server.requests import NoInference
 from serl_launcher.config.training import ServerConfig
 from serl_launcher.events import encode_observation
 from serl_launcher.specs import CameraSpec, RobotSpec
 from serl_launcher.transport.messages import ActReply, ErrorReply
-from serl_launcher.types import Observation
+from serl_launcher.types import Observation, Unfinished
 
 SPEC = RobotSpec(
     name="tester", cameras=(CameraSpec(name="a", height=8, width=8, encoding="raw"),), state_names=("x", "y"),
@@ -139,7 +141,7 @@ def test_an_expired_request_is_answered_as_such_and_not_computed(service, inbox)
     answers = inbox.wait_for(2)
     assert answers["late"][0].kind == "DeadlineExceeded"
     assert policy.batch_sizes == [1]
-    assert service.num_expired == 1
+    assert service.metrics.num_expired == 1
 
 
 def test_actions_that_are_not_finite_refuse_only_their_own_request(service, inbox):
@@ -204,3 +206,119 @@ def test_data_collection_refuses_at_once(inbox):
     header, _ = inbox.answers["any"]
     assert header.kind == "PolicyError"
     assert "data_collection" in header.message
+
+
+class Moody(EchoPolicy):
+    """Fails on batches of more than `most`, as a device that is out of memory does, and on states above 0.9."""
+
+    def __init__(self, *, most=100):
+        super().__init__()
+        self._most = most
+
+    def act(self, images, state, prompts):
+        if len(prompts) > self._most:
+            raise MemoryError("no room for this batch")
+        if (state > 0.9).any():
+            raise RuntimeError("this state cannot be")
+        return super().act(images, state, prompts)
+
+
+def test_one_request_that_the_model_cannot_take_harms_no_other(service, inbox):
+    service.swap(Moody(), 0)
+    for key, x in enumerate((0.1, 0.95, 0.3, 0.4)):
+        submit(service, inbox, key, x)
+    service.start()
+    answers = inbox.wait_for(4)
+    assert [isinstance(answers[key][0], ActReply) for key in range(4)] == [True, False, True, True]
+    assert "this state cannot be" in answers[1][0].message
+    assert service.figures()["num_refused"] == 1
+
+
+def test_a_batch_that_does_not_fit_the_memory_shrinks_and_stays_small(service, inbox):
+    policy = Moody(most=2)
+    service.swap(policy, 0)
+    for key in range(4):
+        submit(service, inbox, key, 0.1)
+    service.start()
+    assert all(isinstance(header, ActReply) for header, _ in inbox.wait_for(4).values())
+    for key in range(4, 8):
+        submit(service, inbox, key, 0.1)
+    inbox.wait_for(8)
+    assert max(policy.batch_sizes) == 2
+    assert service.figures()["num_failed_calls"] == 1
+
+
+@pytest.mark.parametrize("bad", [EchoPolicy(error=RuntimeError("broken weights")), None])
+def test_a_version_that_fails_at_once_gives_way_to_the_last_good_one(service, inbox, bad):
+    service.swap(EchoPolicy(), 1)
+    service.start()
+    submit(service, inbox, "good", 0.5)
+    inbox.wait_for(1)
+    service.swap(bad or NanPolicy(), 2)
+    submit(service, inbox, "bad", 0.5)
+    assert inbox.wait_for(2)["bad"][0].policy_version == 1
+    assert service.policy_version == 1
+    service.swap(EchoPolicy(), 3)
+    submit(service, inbox, "newer", 0.5)
+    assert inbox.wait_for(3)["newer"][0].policy_version == 3
+
+
+class NanPolicy(EchoPolicy):
+    """Gives no numbers."""
+
+    def act(self, images, state, prompts):
+        return np.full((len(prompts), 3, 2), np.nan)
+
+
+def test_a_version_that_has_answered_is_kept_through_a_failure(service, inbox):
+    service.swap(EchoPolicy(), 1)
+    service.start()
+    submit(service, inbox, "old", 0.5)
+    inbox.wait_for(1)
+    service.swap(EchoPolicy(), 2)
+    submit(service, inbox, "first", 0.5)
+    inbox.wait_for(2)
+    submit(service, inbox, "nan", -1.0)
+    assert inbox.wait_for(3)["nan"][0].kind == "PolicyError"
+    assert service.policy_version == 2
+
+
+class Continuing(EchoPolicy):
+    """Notes what it is told about absent cameras and unfinished chunks."""
+
+    def act_on(self, lanes):
+        self.lanes = lanes
+        return self.act(lanes.images, lanes.state, lanes.prompts)
+
+
+def test_unfinished_actions_and_absent_cameras_reach_a_policy_that_knows_them(service, inbox):
+    policy = Continuing()
+    service.swap(policy, 0)
+    rest = Unfinished(actions=np.ones((2, 2), np.float32), delay_ticks=1)
+    service.submit("a", [observe(0.1)], time.monotonic() + 5, inbox.reply_to("a"), [rest])
+    lanes = Lanes(
+        images=np.zeros((1, 1, 8, 8, 3), np.uint8), state=np.zeros((1, 2), np.float32), prompts=["go"],
+        image_valid=np.zeros((1, 1), bool),
+    )  # fmt: skip
+    service.submit("b", lanes, time.monotonic() + 5, inbox.reply_to("b"))
+    service.start()
+    inbox.wait_for(2)
+    assert policy.lanes.unfinished == (rest, None)
+    assert policy.lanes.image_valid.tolist() == [[True], [False]]
+
+
+def test_figures_tell_queue_batch_sizes_durations_and_misses_per_actor(service, inbox):
+    service.swap(EchoPolicy(delay_s=0.05), 0)
+    for key in (("robot-1", 1), ("robot-2", 1)):
+        submit(service, inbox, key, 0.1)
+    submit(service, inbox, ("robot-3", 1), 0.1, deadline_s=0.02)
+    submit(service, inbox, ("robot-4", 1), 0.1, deadline_s=-1.0)
+    assert service.figures()["queue_depth"] == 4
+    service.start()
+    inbox.wait_for(4)
+    figures = service.figures()
+    assert figures["batch_size_mean"] == 3
+    assert figures["model_ms_p50"] >= 50
+    assert figures["service_ms_p99"] >= figures["queue_ms_p99"]
+    assert dict(service.metrics.deadline_misses) == {"robot-3": 1, "robot-4": 1}
+    assert figures["num_deadline_misses"] == 2

@@ -1,8 +1,10 @@
+import resource
 import threading
 from pathlib import Path
 
 import pytest
 
+from learner.server import sealing
 from learner.server.ingest import Ingest, StepBatch
 from learner.server.sealing import Sealer
 from serl_launcher.datasets.layout import DatasetLayout
@@ -130,6 +132,27 @@ def test_an_episode_that_cannot_be_written_holds_up_no_other(journal: Journal, r
     assert sealer.num_failing == 1
     assert journal.closed_episodes() == ["a-1-0"]
     assert not DatasetLayout(root).data_file(1).exists()
+
+
+def test_a_full_disk_holds_up_every_episode_so_that_their_order_stays(
+    journal: Journal, root: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sealing, "FULL_DISK_RETRY_S", 0.0)
+    actor = Actor(journal)
+    for number in range(3):
+        actor.record(make_episode(SPEC, number, 3))
+    writer = DatasetWriter(root, SPEC)
+    sealer = Sealer(journal, writer)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        assert [sealer.run_once() for _ in range(3)] == [0, 0, 0]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert len([record for record in caplog.records if "Free disk space" in record.message]) == 1
+    assert sealer.run_once() == 3
+    assert [writer.index_of(f"a-1-{number}") for number in range(3)] == [0, 1, 2]
+    assert not list(root.rglob("*.tmp"))
 
 
 def test_stopping_seals_what_is_closed(journal: Journal, root: Path) -> None:

@@ -2,7 +2,9 @@ import pytest
 import torch
 
 from learner.trainer.checkpoints import Checkpoints, TrainerState, policy_of, read_state
+from serl_launcher import failpoints
 from serl_launcher.errors import CheckpointError
+from tests.process_death import dies
 
 
 def save(checkpoints, num_updates, value=1.0):
@@ -61,3 +63,17 @@ def test_no_intact_checkpoint_at_all_is_an_error(tmp_path):
     (save(checkpoints, 1) / "trainer.json").unlink()
     with pytest.raises(CheckpointError, match="None of the 1"):
         checkpoints.newest()
+
+
+@pytest.mark.parametrize("place", failpoints.CHECKPOINT)
+def test_a_checkpoint_is_there_whole_or_not_at_all(tmp_path, place):
+    checkpoints = Checkpoints(tmp_path, keep=1)
+    save(checkpoints, 1)
+    dies(lambda: save(Checkpoints(tmp_path, keep=1), 2, value=0.5), place)
+    newest = checkpoints.newest()
+    assert newest is not None
+    assert newest.name == ("00000002" if place == "checkpoint renamed" else "00000001")
+    assert read_state(newest).tensors["a/b"][0] == (0.5 if place == "checkpoint renamed" else 1.0)
+    checkpoints.clean()
+    assert save(checkpoints, 2).name == "00000002"
+    assert [path.name for path in tmp_path.iterdir()] == ["00000002"]

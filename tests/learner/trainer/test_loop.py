@@ -1,3 +1,4 @@
+import json
 import threading
 import time
 from dataclasses import replace
@@ -14,6 +15,7 @@ from serl_launcher.metrics import read_rows
 from serl_launcher.policies import load_policy
 from serl_launcher.run_directory import RunDirectory
 from serl_launcher.types import Outcome
+from tests.learner.conftest import SPEC
 
 
 def finish(run):
@@ -176,3 +178,25 @@ def test_the_limiter_holds_updates_back_until_new_steps_come(sft):
     finally:
         stop.set()
         thread.join(20)
+
+
+def test_the_rate_restarts_with_newly_accepted_episodes(sft):
+    sft.config.algo.name = "reject_sampling_pi0"
+    sft.config.algo.training_starts = 1
+    sft.config.algo.optimizer.schedule = "restart"
+    sft.config.algo.optimizer.restart_every_episodes = 2
+    sft.record(Outcome.SUCCESS)
+    finish(sft)
+    sft.record(Outcome.SUCCESS, first=1)
+    sft.config.algo.max_updates = 9
+    finish(sft)
+    rates = [row["train/lr"] for row in read_rows(sft.directory.metrics / "trainer.jsonl")]
+    assert rates[6:9] == rates[:3]
+    assert read_state(newest_checkpoint(sft)).algorithm["schedule_start"] == 6
+
+
+def test_a_checkpoint_tells_its_configuration_and_its_robot(sft):
+    finish(sft)
+    about = json.loads((newest_checkpoint(sft) / "run.json").read_text())
+    assert about["config"]["algo"]["batch_size"] == 4
+    assert about["spec_digest"] == SPEC.digest()

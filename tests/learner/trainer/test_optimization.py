@@ -3,7 +3,8 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from learner.trainer.optimization import Optimization, build_optimizers
+from learner.trainer.engines import build_optimizers
+from learner.trainer.optimization import Optimization
 from serl_launcher.config.training import OptimizerConfig
 from serl_launcher.errors import CheckpointError, ConfigError, PolicyError
 

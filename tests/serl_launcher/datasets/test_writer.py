@@ -20,7 +20,7 @@ def data(root: Path, episode: int) -> list[dict]:
 
 
 def metadata(root: Path, episode: int) -> dict:
-    return pq.ParquetFile(DatasetLayout(root).episode_file(episode)).read().to_pylist()[0]
+    return pq.ParquetFile(DatasetLayout(root).metadata_file(0)).read().to_pylist()[episode]
 
 
 def label(number: int, outcome: Outcome) -> EpisodeLabelled:

@@ -34,6 +34,31 @@ def fixture_tokenizer():
     return PromptTokenizer(model.getvalue(), 24)
 
 
+@pytest.fixture(name="digit_tokenizer", scope="session")
+def fixture_digit_tokenizer():
+    """Spells digits and signs one by one, keeps spaces as they are: what PaliGemma's does, at 340 ids."""
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([*SENTENCES, "Task: fold the towel, State: 0 1 2 3 4 5 6 7 8 9 -1; Action: "] * 3),
+        model_writer=model,
+        vocab_size=340,
+        model_type="bpe",
+        pad_id=0,
+        eos_id=1,
+        bos_id=2,
+        unk_id=3,
+        user_defined_symbols=["\n"],
+        split_digits=True,
+        add_dummy_prefix=False,
+        remove_extra_whitespaces=False,
+        normalization_rule_name="identity",
+        byte_fallback=True,
+        minloglevel=2,
+        hard_vocab_limit=False,
+    )
+    return PromptTokenizer(model.getvalue(), 64)
+
+
 @pytest.fixture(name="spec", scope="session")
 def fixture_spec():
     names = ("j0", "j1", "gripper")

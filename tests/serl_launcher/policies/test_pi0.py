@@ -79,7 +79,7 @@ def naive_velocity(policy, inputs, x_t, time):
     for layers in zip(backbone.language_model.layers, expert.layers, strict=True):
         projected = []
         for layer, x in zip(layers, streams, strict=True):
-            normed = layer.input_layernorm(x)
+            normed, _ = layer.input_layernorm(x)
             attention = layer.self_attn
             projected.append(
                 [attention._split(p(normed)) for p in (attention.q_proj, attention.k_proj, attention.v_proj)]
@@ -90,8 +90,8 @@ def naive_velocity(policy, inputs, x_t, time):
         attended = (weights @ value).transpose(1, 2).flatten(2)
         for number, (layer, part) in enumerate(zip(layers, attended.split([num_prefix, num_suffix], 1), strict=True)):
             x = streams[number] + layer.self_attn.o_proj(part)
-            streams[number] = x + layer.mlp(layer.post_attention_layernorm(x))
-    return network.action_out_proj(expert.norm(streams[1])[:, 1:])
+            streams[number] = x + layer.mlp(layer.post_attention_layernorm(x)[0])
+    return network.action_out_proj(expert.norm(streams[1])[0][:, 1:])
 
 
 def test_two_passes_equal_the_joint_attention_of_the_paper(policy, batch):

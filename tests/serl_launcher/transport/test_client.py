@@ -6,8 +6,9 @@ import time
 import numpy as np
 import pytest
 
-from serl_launcher.errors import DeadlineExceeded, PolicyError, ProtocolError, Refused
+from serl_launcher.errors import DeadlineExceeded, PolicyError, ProtocolError, Refused, TransportError
 from serl_launcher.publication import Publisher, verify
+from serl_launcher.transport.address import locate
 from serl_launcher.transport.client import LearnerClient
 from tests.transport_rig import QUICK, SPEC, client, episode, learner, observation, spool, wait_until
 
@@ -111,6 +112,56 @@ def test_the_learner_may_move_to_another_address(tmp_path):
         actor.set_address("127.0.0.1")
         assert wait_until(lambda: actor.is_connected)
         actor.close()
+
+
+def test_a_learner_that_moves_to_another_address_and_other_ports_is_found_again(tmp_path):
+    place = tmp_path / "address"
+    events = episode("e-0", 40)
+    with spool(tmp_path) as source:
+        actor = LearnerClient(QUICK, f"file:{place}", actor_id="actor-0", spec=SPEC, spool=source)
+        actor.start()
+        assert wait_until(lambda: isinstance(actor.last_error, TransportError))
+        assert str(place) in str(actor.last_error)
+        for address, part in (("127.0.0.1", events[:20]), ("127.0.0.2", events[20:])):
+            with learner(tmp_path, dataclasses.replace(QUICK, bind=address)) as server:
+                ports = server.config.request_port, server.config.broadcast_port
+                place.write_text(f"{address} {ports[0]} {ports[1]}\n")
+                for event in part:
+                    source.append(event)
+                assert actor.flush(20)
+                assert actor.last_error is None
+                num_steps = server.journal.counts().num_steps
+        assert num_steps == 40
+        actor.close()
+
+
+@pytest.mark.parametrize("content", ["", "host 1", "host 1 2 3", "host 0 5", "host 70000 5", "host one two"])
+def test_an_address_file_that_says_something_else_is_refused(tmp_path, content):
+    (tmp_path / "address").write_text(content)
+    with pytest.raises(TransportError, match="request port"):
+        locate(f"file:{tmp_path / 'address'}", QUICK)
+
+
+def test_an_address_file_may_leave_the_ports_as_configured(tmp_path):
+    (tmp_path / "address").write_text("gpu-machine\n")
+    assert locate(f"file:{tmp_path / 'address'}", QUICK) == ("gpu-machine", QUICK)
+
+
+def test_a_late_joiner_has_the_weights_within_a_second(tmp_path):
+    with learner(tmp_path) as server:
+        published = publish(tmp_path, 4, {"model": bytes(1_000_000)})
+        time.sleep(0.3)
+        took_s = []
+        for attempt in range(3):  # The best counts: other processes may have the machine.
+            with spool(tmp_path) as source:
+                began_s = time.monotonic()
+                with client(server.config, source) as actor:
+                    assert wait_until(lambda actor=actor: actor.announcement is not None)
+                    version = actor.announcement.policy_version
+                    fetched = actor.fetch_policy(version, tmp_path / f"fetched-{attempt}" / "4", timeout_s=10)
+                    took_s.append(time.monotonic() - began_s)
+            assert verify(fetched).digest == published.digest
+    assert min(took_s) < 1.0
 
 
 def test_a_request_survives_the_restart_of_the_learner(tmp_path):

@@ -1,10 +1,12 @@
+import contextlib
 import dataclasses
 import shutil
 
 import pytest
 import zmq
 
-from serl_launcher.errors import ConfigError
+from serl_launcher.errors import ConfigError, Refused
+from serl_launcher.journal import Journal
 from serl_launcher.transport import messages
 from serl_launcher.transport.keys import AllowList, read_actor_keys
 from serl_launcher.transport.messages import Heartbeat
@@ -74,6 +76,26 @@ def test_a_robot_is_added_and_removed_while_the_learner_runs(tmp_path, keys_dir,
             keys.remove(keys_dir, "arm")
             assert wait_until(lambda: not actor.is_connected, 5.0)
             assert not wait_until(lambda: actor.is_connected, 0.5)
+
+
+def test_a_key_speaks_for_its_own_robot_alone(tmp_path, keys_dir, config):
+    keys.add(keys_dir, "arm")
+    with (
+        learner(tmp_path, config) as server,
+        spool(tmp_path, "mine") as mine,
+        spool(tmp_path, "stolen") as stolen,
+        client(on_robot(keys_dir, tmp_path, server.config), mine) as owner,
+    ):
+        assert wait_until(lambda: owner.is_connected, 5.0)
+        with client(on_robot(keys_dir, tmp_path, server.config, "arm"), stolen, actor_id="actor-0") as thief:
+            assert wait_until(lambda: thief.last_error is not None, 5.0)
+            assert isinstance(thief.last_error, Refused)
+            assert "Expected actor.id='arm'" in str(thief.last_error)
+            assert "got 'actor-0'" in str(thief.last_error)
+            assert not thief.is_connected
+        assert owner.is_connected
+    with contextlib.closing(Journal(tmp_path / "journal")) as journal:
+        assert journal.cursors()["actor-0"].spool_id == mine.spool_id
 
 
 def test_on_the_machine_of_the_learner_an_actor_finds_its_folder_by_its_id(keys_dir):

@@ -6,7 +6,8 @@ from serl_launcher.datasets.layout import DatasetLayout
 from serl_launcher.datasets.writer import DatasetWriter
 from serl_launcher.types import Outcome
 from tests.recorded_episodes import make_episode, robot
-from tools.replay import main, problems
+from tools.replay.__main__ import main
+from tools.replay.verify import problems
 
 SPEC = robot(size=8, cameras=1)
 

@@ -1,8 +1,5 @@
-"""Looks into a replay or demonstration dataset: `python -m tools.replay verify|stats <directory>`."""
+"""Looks into a replay or demonstration dataset: is it whole, and what is in it."""
 
-import argparse
-import logging
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,16 +10,15 @@ import pyarrow.parquet as pq
 from learner.replay.reader import ReplayDataset
 from learner.replay.statistics import norm_stats
 from serl_launcher.datasets import features
-from serl_launcher.datasets.layout import DatasetLayout, dataset_path, read_info, read_json
+from serl_launcher.datasets.layout import DatasetLayout, read_info, read_json
 from serl_launcher.errors import DatasetError, HiorsError
-from serl_launcher.images import decode_image
 from serl_launcher.types import Source
 
 
 def problems(root: Path) -> Iterator[str]:
     """Yields what is wrong with a dataset, one sentence each; nothing where it is whole. Decodes every image."""
     try:
-        info = read_info(root)
+        info = read_info(root, versions=("v3.", "v2."))
         dataset = ReplayDataset(root)
     except HiorsError as exc:
         yield str(exc)
@@ -36,7 +32,8 @@ def problems(root: Path) -> Iterator[str]:
         if not np.isfinite(values).all():
             yield f"Step {int(np.argwhere(~np.isfinite(values))[0, 0])} has a {what} that is not finite."
     yield from _numbering_problems(root, info["total_episodes"])
-    yield from _statistics_problems(dataset)
+    if str(info["codebase_version"]).startswith("v3."):
+        yield from _statistics_problems(dataset)
     for step in range(dataset.num_steps):
         yield from _image_problems(dataset, step)
 
@@ -51,10 +48,10 @@ def report(root: Path) -> str:
     sources = Counter(Source(int(source)).name.lower() for source in steps.source)
     prompts = Counter(dataset.prompts[int(steps.task_index[first])] for first in episodes.first_step)
     num_bytes = sum(path.stat().st_size for path in root.rglob("*") if path.is_file())
+    robot = dataset.spec.name if dataset.spec else read_info(root, versions=("v3.", "v2.")).get("robot_type")
     lines = [
         f"{root}",
-        f"  robot         {dataset.spec.name if dataset.spec else read_info(root).get('robot_type')}, "
-        f"{dataset.control_hz:g} Hz, cameras {dict(dataset.image_shapes)}",
+        f"  robot         {robot}, {dataset.control_hz:g} Hz, cameras {dict(dataset.image_shapes)}",
         f"  size          {dataset.num_episodes} episodes, {dataset.num_steps} steps, "
         f"{num_bytes / 1e6:.1f} MB ({num_bytes / dataset.num_steps / 1e3:.1f} KB per step)",
         f"  length        {episodes.length.min()} to {episodes.length.max()} steps, mean {episodes.length.mean():.1f}",
@@ -69,28 +66,6 @@ def report(root: Path) -> str:
         for name, numbers in values.items():
             lines.append(f"  {what:8s}{name:6s}[{', '.join(f'{number:.4g}' for number in numbers)}]")
     return "\n".join(lines)
-
-
-def main(arguments: list[str]) -> int:
-    """Runs the tool; returns 0 where all is well."""
-    parser = argparse.ArgumentParser(prog="python -m tools.replay", description=__doc__)
-    parser.add_argument("command", choices=("verify", "stats"), help="check every file, or say what is in it")
-    parser.add_argument("directory", help="a dataset, or its name below HF_LEROBOT_HOME")
-    chosen = parser.parse_args(arguments)
-    root = dataset_path(chosen.directory)
-    try:
-        if chosen.command == "stats":
-            sys.stdout.write(report(root) + "\n")
-            return 0
-    except HiorsError as exc:
-        sys.stderr.write(f"{exc}\n")
-        return 1
-    num_problems = 0
-    for problem in problems(root):
-        num_problems += 1
-        sys.stdout.write(f"{problem}\n")
-    sys.stdout.write(f"{root}: {f'{num_problems} problems' if num_problems else 'whole'}.\n")
-    return int(num_problems > 0)
 
 
 def _numbering_problems(root: Path, num_episodes: int) -> Iterator[str]:
@@ -115,12 +90,12 @@ def _statistics_problems(dataset: ReplayDataset) -> Iterator[str]:
 
 
 def _image_problems(dataset: ReplayDataset, step: int) -> Iterator[str]:
-    for camera, shape in dataset.image_shapes.items():
+    for camera in dataset.camera_names:
         try:
-            decode_image(dataset.encoded_image(step, camera), shape)
+            dataset.image(step, camera)
             episode = int(dataset.steps.episode[step])
             if step == dataset.episodes.first_step[episode]:
-                decode_image(dataset.encoded_final_image(episode, camera), shape)
+                dataset.final_image(episode, camera)
         except HiorsError as exc:
             yield f"Step {step}, camera {camera}: {exc}"
 
@@ -128,8 +103,3 @@ def _image_problems(dataset: ReplayDataset, step: int) -> Iterator[str]:
 def _shares(counts: Counter[str]) -> str:
     total = counts.total()
     return ", ".join(f"{name} {count} ({100 * count / total:.0f} %)" for name, count in counts.most_common())
-
-
-if __name__ == "__main__":
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(message)s")
-    sys.exit(main(sys.argv[1:]))

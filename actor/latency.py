@@ -1,0 +1,40 @@
+"""How many ticks pass between a question to the policy and its answer."""
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+
+import numpy as np
+
+
+@dataclass(slots=True)
+class LatencyEstimate:
+    """The longest of the newest latencies: a plan that is too cautious only wastes actions, a bold one stands still."""
+
+    tick_s: float
+    """Seconds per tick."""
+    window: int = 10
+    """Answers that are remembered for the estimate."""
+    num_answers: int = 0
+    _newest_s: "deque[float]" = field(default_factory=deque)
+    _all_ms: "deque[float]" = field(default_factory=lambda: deque(maxlen=1000))
+
+    def note(self, latency_s: float) -> None:
+        """Counts one answer."""
+        self.num_answers += 1
+        self._newest_s.append(latency_s)
+        self._all_ms.append(1e3 * latency_s)
+        if len(self._newest_s) > self.window:
+            self._newest_s.popleft()
+
+    @property
+    def ticks(self) -> int:
+        """Ticks until the answer to a question asked now; 1 before the first answer."""
+        return max(1, math.ceil(max(self._newest_s, default=0.0) / self.tick_s))
+
+    def figures(self) -> dict[str, float]:
+        """Returns percentiles in milliseconds over the newest 1000 answers."""
+        if not self._all_ms:
+            return {}
+        p50, p99 = np.percentile(list(self._all_ms), [50, 99])
+        return {"latency_ms_p50": round(float(p50), 1), "latency_ms_p99": round(float(p99), 1)}

@@ -1,0 +1,27 @@
+"""Brings late and corrected verdicts to the episode that they are about."""
+
+import logging
+from dataclasses import dataclass
+
+from actor.recorder import Recorder
+from actor.rewards.bus import RewardBus
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True, slots=True)
+class LateLabels:
+    """Applied by the control loop, which alone writes to the recorder."""
+
+    bus: RewardBus
+    recorder: Recorder
+
+    def apply(self) -> None:
+        """Labels the last ended episode by every verdict that came too late for it; without one they are dropped."""
+        for verdict in self.bus.take_late():
+            episode_id = self.recorder.last_episode_id
+            if episode_id is None:
+                logger.warning("A verdict (%s) came before the first episode; it is dropped.", verdict.outcome)
+                continue
+            self.recorder.label(episode_id, verdict.outcome, verdict.by)
+            logger.info("Episode %s is now labelled %s by %s.", episode_id, verdict.outcome, verdict.by)

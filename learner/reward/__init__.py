@@ -1,0 +1,1 @@
+"""Learns from labelled episodes to see success; starts with `python -m learner.train_reward`."""

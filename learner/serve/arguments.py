@@ -1,0 +1,95 @@
+"""The command line of `python -m learner.serve`: openpi's, and what openpi lacks."""
+
+import argparse
+import os
+from pathlib import Path
+
+from learner.serve.robots import NATIVE
+from serl_launcher.errors import CheckpointError, ConfigError
+from serl_launcher.publication import LATEST
+from serl_launcher.transforms import robot_names
+
+WEIGHTS = "model.safetensors"
+API_KEY_VARIABLE = "HIORS_API_KEY"
+CHECKPOINT, DEFAULT = "policy:checkpoint", "policy:default"
+
+
+def parse(argv: list[str]) -> argparse.Namespace:
+    """Returns the checked arguments; ends the process with a message where they are wrong."""
+    parser = argparse.ArgumentParser(
+        prog="python -m learner.serve",
+        description="Serves a policy by openpi's websocket protocol.",
+        epilog=f"The API key comes from --api-key-file or the environment variable {API_KEY_VARIABLE}.",
+    )
+    parser.add_argument("policy", choices=[CHECKPOINT, DEFAULT], nargs="?", default=DEFAULT)
+    parser.add_argument(
+        "--policy.dir", dest="directory", type=Path, help="a policy, a checkpoint, or the `policies` of a live run"
+    )
+    parser.add_argument("--policy.config", dest="config", help="openpi's name of a configuration; chooses the robot")
+    parser.add_argument("--policy.robot", dest="robot", choices=[NATIVE, *robot_names()], help="default: native")
+    parser.add_argument("--env", type=str.upper, choices=["ALOHA", "ALOHA_SIM", "DROID", "LIBERO"], help="as openpi's")
+    parser.add_argument("--default_prompt", "--default-prompt", help="for observations without a prompt")
+    parser.add_argument("--host", help="default: every address with an API key, else loopback")
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--api-key-file", type=Path, help="file whose first line is the key clients must send")
+    parser.add_argument("--insecure", action="store_true", help="listen beyond loopback without a key")
+    parser.add_argument(
+        "--record", nargs="?", const=Path("policy_records"), type=Path, help="keep requests and answers as .npz"
+    )
+    parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ...")
+    parser.add_argument("--max-batch", type=int, default=16, help="observations in one policy call")
+    parser.add_argument("--max-wait-ms", type=float, default=2.0, help="how long the first of a batch waits")
+    parser.add_argument("--num-threads", type=int, default=1, help="CPU threads of the policy")
+    parser.add_argument("--prometheus-port", type=int, default=0, help="serve metrics there; 0: do not")
+    arguments = parser.parse_args(argv)
+    if arguments.policy == DEFAULT or arguments.directory is None:
+        parser.error(
+            "nothing is downloaded: name weights on this disk, `policy:checkpoint --policy.dir=DIR` "
+            "(convert published ones with python -m tools.convert_checkpoint)"
+        )
+    return arguments
+
+
+def api_key_of(arguments: argparse.Namespace) -> str | None:
+    """Returns the key that clients must send, None where none is configured."""
+    if arguments.api_key_file is not None:
+        lines = arguments.api_key_file.read_text(encoding="utf-8").splitlines()
+        key = lines[0].strip() if lines else ""
+    else:
+        key = os.environ.get(API_KEY_VARIABLE, "").strip()
+        if not key:
+            return None
+    if not key:
+        raise ConfigError(f"Expected an API key in the first line of {arguments.api_key_file}, found none.")
+    return key
+
+
+def robot_of(arguments: argparse.Namespace) -> str:
+    """Returns the robot that --policy.robot, --policy.config or --env names, `native` where none does."""
+    if arguments.robot is not None:
+        return arguments.robot
+    if arguments.config is not None:
+        named = [robot for robot in robot_names() if robot in arguments.config.lower()]
+        if len(named) != 1:
+            raise ConfigError(
+                f"--policy.config={arguments.config!r} names no robot among {robot_names()}; set --policy.robot."
+            )
+        return named[0]
+    return NATIVE if arguments.env is None else arguments.env.lower().removesuffix("_sim")
+
+
+def policy_directory(path: Path) -> Path:
+    """Returns the directory to load: one with weights, or one of publications to follow.
+
+    Raises:
+        CheckpointError: There are no weights.
+    """
+    if (path / LATEST).is_file():
+        return path
+    for directory in (path, path / "policy"):
+        if (directory / WEIGHTS).is_file():
+            return directory
+    raise CheckpointError(
+        f"Expected {WEIGHTS} in {path} or {path / 'policy'}, or publications with {LATEST}; there is none. "
+        "Check --policy.dir."
+    )

@@ -1,0 +1,1 @@
+"""What a person beside a robot holds in the hand: keyboard, gamepad, SpaceMouse, leader arm; and grippers on a bus."""

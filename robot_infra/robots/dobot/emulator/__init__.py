@@ -1,0 +1,1 @@
+"""A cell without metal: controllers, grippers, cameras and leader arms that speak the real protocols."""

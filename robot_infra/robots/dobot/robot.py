@@ -1,0 +1,211 @@
+"""The X-Trainer as a robot: two arms, their grippers, the cameras; state and actions are joints and openings."""
+
+import contextlib
+import logging
+import time
+
+import numpy as np
+from PIL import Image
+
+from robot_infra import safety
+from robot_infra.cameras.build import open_camera
+from robot_infra.clock import TickClock
+from robot_infra.interfaces import Transition
+from robot_infra.robots.dobot.arm import DobotArm
+from robot_infra.robots.dobot.options import DobotOptions, read_options
+from robot_infra.safety import FaultKind
+from serl_launcher.config.environment import EnvironmentConfig
+from serl_launcher.errors import ConfigError, RobotError, SafetyError
+from serl_launcher.specs import CameraSpec, RobotSpec
+from serl_launcher.types import Observation
+
+logger = logging.getLogger(__name__)
+
+SIDES = ("left", "right")
+ARM_WIDTH = 7
+JOINT_NAMES = tuple(f"{side}_{name}" for side in SIDES for name in (*(f"j{i}" for i in range(6)), "gripper"))
+UNITS = ("rad", "rad", "rad", "rad", "rad", "rad", "1") * 2
+FIRST_PICTURE_S = 5.0
+
+
+class DobotXTrainer:
+    """Satisfies `robot_infra.interfaces.RobotEnv`. It keeps its own time: a step ends at the end of its tick.
+
+    Every command passes a gate of its own, also when the actor runs on another machine. Any fault of an arm, a camera
+    or the connection stops both arms, latches and raises SafetyError; `clear_fault` is for a person.
+    """
+
+    keeps_time = True
+
+    def __init__(self, config: EnvironmentConfig) -> None:
+        """Connects to both arms and all cameras.
+
+        Raises:
+            ConfigError: A setting is missing or wrong.
+            RobotError: Something does not answer.
+            SafetyError: An alarm is on.
+        """
+        self._config, self._options = config, read_options(config.options)
+        self._spec = spec_of(config, self._options)
+        if not config.prompts:
+            raise ConfigError("dobot_pnp needs environment.prompts, e.g. ['put the objects in the box'].")
+        self.clock = TickClock(1 / config.hz)
+        self.gate = safety.Gate(safety.limits_of(self._spec, []), max_tracking_error=self._options.max_tracking_error)
+        self._tracked = np.array([name.rpartition("_")[2] != "gripper" for name in JOINT_NAMES])
+        self._num_steps, self._prompt, self._has_played = 0, config.prompts[0], False
+        with contextlib.ExitStack() as stack:
+            self.arms: dict[str, DobotArm] = {}
+            for side in SIDES:
+                self.arms[side] = DobotArm(side, getattr(self._options, side), period_s=1 / config.hz)
+                stack.callback(self.arms[side].close)
+            self._cameras = {name: open_camera(name, self._options.cameras[name]) for name in config.image_keys}
+            for camera in self._cameras.values():
+                stack.callback(camera.close)
+                camera.wait(FIRST_PICTURE_S)
+            self._opened = stack.pop_all()
+
+    @property
+    def spec(self) -> RobotSpec:
+        """What the robot looks like."""
+        return self._spec
+
+    def reset(self, *, seed: int) -> Observation:
+        """Moves to the reset pose in its own time and gives the person time to prepare the scene."""
+        rng = np.random.default_rng(seed)
+        if self._has_played:
+            time.sleep(self._options.wait_for_after_done_time)
+        self._move_to(self._reset_pose(rng))
+        time.sleep(self._options.wait_for_after_reset_time)
+        prompts = self._config.prompts
+        self._num_steps, self._prompt, self._has_played = 0, prompts[seed % len(prompts)], True
+        self.clock.start()
+        return self._observe()
+
+    def step(self, action: np.ndarray) -> Transition:
+        """Commands float32 [14]; returns what the sensors say at the end of the tick.
+
+        Raises:
+            SafetyError: A fault; the arms hold.
+        """
+        command = self._command(action)
+        self.clock.wait()
+        observation = self._observe()
+        self._num_steps += 1
+        return Transition(
+            observation=observation,
+            reward=0.0,
+            terminated=False,
+            truncated=self._num_steps >= self._config.max_episode_length,
+            success=False,
+            executed_action=command,
+        )
+
+    def render(self) -> np.ndarray:
+        """Returns all cameras side by side, uint8 (height, sum of widths, 3)."""
+        return np.concatenate([self._picture(name) for name in self._config.image_keys], axis=1)
+
+    def clear_fault(self, *, by: str) -> None:
+        """Clears the alarms of both arms and the gate; `by` names the person who says so."""
+        for arm in self.arms.values():
+            arm.clear_fault(by=by)
+        self.gate.clear_fault(by=by)
+
+    def close(self) -> None:
+        """Lets go of everything; the arms keep their position."""
+        self._opened.close()
+
+    def _command(self, action: np.ndarray) -> np.ndarray:
+        command = self.gate.admit(action)
+        try:
+            for arm in self.arms.values():
+                arm.check()
+            for side, target in zip(SIDES, command.reshape(2, ARM_WIDTH), strict=True):
+                self.arms[side].command(target)
+        except SafetyError as exc:
+            self._fail(FaultKind.ROBOT, exc)
+        return command
+
+    def _move_to(self, pose: np.ndarray) -> None:
+        here = self._state()
+        self.gate.begin(here)
+        self.clock.start()
+        for command in safety.reset_trajectory(here, pose, self.gate.limits):
+            self._command(command)
+            self.clock.wait()
+        for _ in range(20):  # What the gate shortened, and where the servos lag.
+            if np.abs(self._state() - pose)[self._tracked].max() < 0.02 and not self.gate.is_moving:
+                break
+            self._command(pose)
+            self.clock.wait()
+
+    def _reset_pose(self, rng: np.random.Generator) -> np.ndarray:
+        pose = np.asarray(self._options.reset_pose, np.float32)
+        if self._options.random_reset:
+            shift = rng.uniform(-1, 1, (2, 3)) * self._options.random_joint_range
+            pose.reshape(2, ARM_WIDTH)[:, :3] += shift.astype(np.float32)
+        return np.clip(pose, *self._spec.action_bounds())
+
+    def _state(self) -> np.ndarray:
+        try:
+            return np.concatenate([self.arms[side].position() for side in SIDES])
+        except SafetyError as exc:
+            self._fail(FaultKind.ROBOT, exc)
+            raise
+
+    def _observe(self) -> Observation:
+        state = self._state()
+        last = self.gate.last_command
+        if last is not None:
+            self.gate.check_tracking(np.where(self._tracked, state, last))
+        try:
+            images = {name: self._picture(name) for name in self._config.image_keys}
+        except RobotError as exc:
+            self._fail(FaultKind.CAMERA, exc)
+            raise
+        if self.gate.fault is not None:
+            raise SafetyError(f"The arms hold: {self.gate.fault.message}")
+        return Observation(images=images, state=state, prompt=self._prompt)
+
+    def _picture(self, name: str) -> np.ndarray:
+        picture = self._cameras[name].newest()
+        crop = self._options.cameras[name].crop
+        if crop:
+            left, top, width, height = crop
+            picture = picture[top : top + height, left : left + width]
+        width, height = self._config.image_size
+        if picture.shape[:2] != (height, width):
+            picture = np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR))
+        return picture
+
+    def _fail(self, kind: FaultKind, cause: Exception) -> None:
+        """Latches a fault; both arms end their present tick and stay there."""
+        self.gate.trip(kind, str(cause))
+        raise SafetyError(str(cause)) from cause
+
+
+def spec_of(config: EnvironmentConfig, options: DobotOptions) -> RobotSpec:
+    """Returns what the robot looks like; raises ConfigError where a camera of `image_keys` is not configured."""
+    missing = [name for name in config.image_keys if name not in options.cameras]
+    if missing:
+        raise ConfigError(f"environment.image_keys {missing} have no entry in environment.options.cameras.")
+    if config.image_encoding not in ("jpeg", "png", "raw"):
+        raise ConfigError(f"environment.image_encoding must be 'jpeg', 'png' or 'raw', got {config.image_encoding!r}.")
+    width, height = config.image_size
+    return RobotSpec(
+        name=config.name,
+        cameras=tuple(
+            CameraSpec(
+                name=name, height=height, width=width, encoding=config.image_encoding, quality=config.jpeg_quality
+            )
+            for name in config.image_keys
+        ),
+        state_names=JOINT_NAMES,
+        action_names=JOINT_NAMES,
+        action_low=tuple(options.pose_limits["low"]),
+        action_high=tuple(options.pose_limits["high"]),
+        control_hz=config.hz,
+        action_units=UNITS,
+        max_speed=tuple(config.max_speed),
+        max_acceleration=tuple(config.max_acceleration),
+        max_jerk=tuple(config.max_jerk),
+    )

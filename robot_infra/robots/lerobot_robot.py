@@ -1,0 +1,223 @@
+"""Any robot of LeRobot (SO-100/101, Koch, ALOHA, ...) by its config: `environment.name=lerobot`."""
+
+import contextlib
+import time
+from typing import Any
+
+import msgspec
+import numpy as np
+from PIL import Image
+
+from robot_infra import safety
+from robot_infra.clock import TickClock
+from robot_infra.interfaces import Transition
+from robot_infra.robots.lerobot_plugins import make_robot, make_teleoperator
+from robot_infra.safety import FaultKind
+from serl_launcher.config.environment import EnvironmentConfig
+from serl_launcher.errors import ConfigError, SafetyError
+from serl_launcher.specs import CameraSpec, RobotSpec
+from serl_launcher.types import Observation
+
+NORMALISED = (-100.0, 100.0)
+"""LeRobot's motors without degrees."""
+GRIPPER = (0.0, 100.0)
+
+
+class LeRobotOptions(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """Everything below `environment.options` of `environment.name=lerobot`."""
+
+    robot: dict[str, Any]
+    """LeRobot's own settings: `type`, `port`, `cameras`, ...; `module` where the type is not built in."""
+    teleoperator: dict[str, Any] = {}
+    """Likewise the leader arm, for `actor.devices.hand=leader`."""
+    bounds: dict[str, list[float]] = {}
+    """Lowest and highest value per action; others have LeRobot's range, -100 to 100, grippers 0 to 100."""
+    reset_pose: dict[str, float] = {}
+    """Value per action at a reset; empty: the robot stays where it is."""
+    wait_for_after_reset_time: float = 2.0
+    max_tracking_error: float = 1e9
+
+
+def read_options(config: EnvironmentConfig) -> LeRobotOptions:
+    """Returns the checked settings; raises ConfigError that names the wrong one."""
+    try:
+        return msgspec.convert(config.options, LeRobotOptions)
+    except msgspec.ValidationError as exc:
+        raise ConfigError(f"environment.options of lerobot: {exc}.") from exc
+
+
+class LeRobotRobot:
+    """Satisfies `robot_infra.interfaces.RobotEnv`. It keeps its own time: a step ends at the end of its tick."""
+
+    keeps_time = True
+
+    def __init__(self, config: EnvironmentConfig) -> None:
+        """Connects.
+
+        Raises:
+            ConfigError: A setting is wrong.
+            RobotError: The robot does not answer.
+        """
+        if not config.prompts:
+            raise ConfigError("environment.name=lerobot needs environment.prompts, e.g. ['pick up the cube'].")
+        self._config, self._options = config, read_options(config)
+        self._robot = make_robot(self._options.robot)
+        try:
+            self._spec = _spec_of(config, self._options, self._robot)
+        except ConfigError:
+            self._robot.disconnect()
+            raise
+        self.clock = TickClock(1 / config.hz)
+        self.gate = safety.Gate(safety.limits_of(self._spec, []), max_tracking_error=self._options.max_tracking_error)
+        self._num_steps, self._prompt = 0, config.prompts[0]
+        self._last = self._observe()
+
+    @property
+    def spec(self) -> RobotSpec:
+        """What the robot looks like, from its features."""
+        return self._spec
+
+    def reset(self, *, seed: int) -> Observation:
+        """Moves to the reset pose in time, and gives the person time to prepare the scene."""
+        prompts = self._config.prompts
+        self._num_steps, self._prompt = 0, prompts[seed % len(prompts)]
+        self._move_to_reset_pose(self._observe())
+        time.sleep(self._options.wait_for_after_reset_time)
+        self.clock.start()
+        return self._observe()
+
+    def step(self, action: np.ndarray) -> Transition:
+        """Commands float32 [A]; returns what the sensors say at the end of the tick.
+
+        Raises:
+            SafetyError: A fault, latched; the robot keeps its last command.
+        """
+        executed = self._command(action)
+        self.clock.wait()
+        observation = self._observe()
+        self._num_steps += 1
+        return Transition(
+            observation=observation,
+            reward=0.0,
+            terminated=False,
+            truncated=self._num_steps >= self._config.max_episode_length,
+            success=False,
+            executed_action=executed,
+        )
+
+    def render(self) -> np.ndarray:
+        """Returns all cameras side by side, uint8 (height, sum of widths, 3)."""
+        pictures = [self._last.images[name] for name in self._spec.camera_names]
+        return np.concatenate(pictures, axis=1) if pictures else np.zeros((16, 16, 3), np.uint8)
+
+    def clear_fault(self, *, by: str) -> None:
+        """Lets the robot move again; `by` names the person who says so."""
+        self.gate.clear_fault(by=by)
+
+    def close(self) -> None:
+        """Disconnects; may be called twice."""
+        if self._robot.is_connected:
+            self._robot.disconnect()
+
+    def _move_to_reset_pose(self, observation: Observation) -> None:
+        here = safety.standing_still(self._spec, observation.state)
+        self.gate.begin(here)
+        if here is None or not self._options.reset_pose:
+            return
+        goal = here.copy()
+        for name, value in self._options.reset_pose.items():
+            goal[self._spec.action_names.index(name)] = value
+        self.clock.start()
+        for command in safety.reset_trajectory(here, goal, self.gate.limits):
+            self._command(command)
+            self.clock.wait()
+
+    def _command(self, action: np.ndarray) -> np.ndarray:
+        command = self.gate.admit(action)
+        try:
+            sent = self._robot.send_action(dict(zip(self._spec.action_names, command.tolist(), strict=True)))
+        except Exception as exc:  # Every driver has its own errors.
+            self._fail(FaultKind.ROBOT, f"the robot did not take a command: {exc}", exc)
+        executed = np.array([float(sent[name]) for name in self._spec.action_names], np.float32)
+        self.gate.note_executed(executed)
+        return executed
+
+    def _observe(self) -> Observation:
+        try:
+            seen = self._robot.get_observation()
+        except Exception as exc:  # Every driver and camera has its own errors.
+            self._fail(FaultKind.ROBOT, f"the robot gave no observation: {exc}", exc)
+        state = np.array([float(seen[name]) for name in self._spec.state_names], np.float32)
+        if self._spec.state_names == self._spec.action_names:
+            self.gate.check_tracking(state)
+        if self.gate.fault is not None:
+            raise SafetyError(f"The robot holds: {self.gate.fault.message}")
+        images = {name: self._picture(seen[name]) for name in self._spec.camera_names}
+        self._last = Observation(images=images, state=state, prompt=self._prompt)
+        return self._last
+
+    def _picture(self, picture: Any) -> np.ndarray:  # Any: an array of any library.
+        picture = np.asarray(picture, np.uint8)
+        width, height = self._config.image_size
+        if picture.shape[:2] == (height, width):
+            return picture
+        return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR))
+
+    def _fail(self, kind: FaultKind, message: str, cause: Exception) -> None:
+        self.gate.trip(kind, message)
+        raise SafetyError(f"The robot holds: {message}") from cause
+
+
+class LeRobotLeader:
+    """A teleoperator of LeRobot as a leader arm: `robot_infra.devices.teleoperation.Positions`."""
+
+    def __init__(self, config: EnvironmentConfig, spec: RobotSpec) -> None:
+        """Connects; raises ConfigError where its actions are not those of the robot."""
+        self._names = spec.action_names
+        self._teleoperator = make_teleoperator(read_options(config).teleoperator)
+        missing = [name for name in self._names if name not in self._teleoperator.action_features]
+        if missing:
+            self.close()
+            raise ConfigError(f"The teleoperator has no {missing}; it has {list(self._teleoperator.action_features)}.")
+
+    def positions(self) -> np.ndarray:
+        """Returns where the person holds it, float64 [A]."""
+        action = self._teleoperator.get_action()
+        return np.array([float(action[name]) for name in self._names])
+
+    def close(self) -> None:
+        """Disconnects."""
+        with contextlib.suppress(Exception):  # A device that is gone already is as good as closed.
+            self._teleoperator.disconnect()
+
+
+def _spec_of(config: EnvironmentConfig, options: LeRobotOptions, robot: Any) -> RobotSpec:  # Any: LeRobot's robot.
+    observed, actions = robot.observation_features, tuple(robot.action_features)
+    cameras = [name for name, feature in observed.items() if isinstance(feature, tuple)]
+    unknown = [name for name in config.image_keys if name not in cameras]
+    if unknown or any(name not in actions for name in (*options.bounds, *options.reset_pose)):
+        raise ConfigError(
+            f"environment of lerobot: cameras are {cameras}, actions are {list(actions)}; "
+            f"got image_keys {config.image_keys}, bounds of {sorted(options.bounds)}, reset_pose of "
+            f"{sorted(options.reset_pose)}."
+        )
+    bounds = [options.bounds.get(name, GRIPPER if "gripper" in name else NORMALISED) for name in actions]
+    width, height = config.image_size
+    encoding = config.image_encoding
+    if encoding not in ("jpeg", "png", "raw"):
+        raise ConfigError(f"environment.image_encoding must be 'jpeg', 'png' or 'raw', got {encoding!r}.")
+    return RobotSpec(
+        name=config.name,
+        cameras=tuple(
+            CameraSpec(name=name, height=height, width=width, encoding=encoding, quality=config.jpeg_quality)
+            for name in config.image_keys
+        ),
+        state_names=tuple(name for name, feature in observed.items() if not isinstance(feature, tuple)),
+        action_names=actions,
+        action_low=tuple(float(low) for low, _ in bounds),
+        action_high=tuple(float(high) for _, high in bounds),
+        control_hz=config.hz,
+        max_speed=tuple(config.max_speed),
+        max_acceleration=tuple(config.max_acceleration),
+        max_jerk=tuple(config.max_jerk),
+    )

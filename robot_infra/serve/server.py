@@ -1,0 +1,162 @@
+"""Drives a robot for one actor at a time, and holds it when that actor falls silent.
+
+idle -- hello --> leased -- reset, step --> playing -- silence beyond a tick and 100 ms --> holding -- step --> playing
+"""
+
+import contextlib
+import logging
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+
+from robot_infra import safety
+from robot_infra.interfaces import RobotEnv
+from robot_infra.serve import messages
+from robot_infra.serve.messages import Beat, Done, Failed, Hello, Question, Reset, Step, Welcome, encode
+from serl_launcher.config.transport import TransportConfig
+from serl_launcher.errors import HiorsError, ProtocolError, SafetyError
+from serl_launcher.transport.keys import AllowList, read_learner_keys
+from serl_launcher.transport.sockets import LearnerSockets, Waker
+
+logger = logging.getLogger(__name__)
+
+IDLE_POLL_S = 0.2
+
+
+class RobotServer:
+    """One robot and whoever may drive it. Everything that arrives is checked; nothing that arrives ends the server."""
+
+    def __init__(self, env: RobotEnv, config: TransportConfig) -> None:
+        """Listens at `config.bind`, `config.request_port`.
+
+        Raises:
+            ConfigError: Listening beyond this machine without keys was not asked for explicitly.
+            TransportError: The port is taken.
+        """
+        self._env, self._config = env, config
+        self._gate = safety.Gate(safety.limits_of(env.spec, []))
+        self._period_s = 1 / env.spec.control_hz
+        self._waker = Waker()
+        try:
+            self._sockets = self._listen()
+        except HiorsError:
+            self._waker.close()
+            raise
+        self._tenant = b""
+        self._heard_s = -float("inf")
+        self._is_playing = False
+        self.num_holds = 0
+        """How often the actor fell silent in the middle of an episode."""
+
+    def _listen(self) -> LearnerSockets:
+        keys_dir = Path(self._config.keys_dir) if self._config.keys_dir else None
+        allowed = AllowList(keys_dir) if keys_dir else None
+        return LearnerSockets(
+            self._config,
+            keys=read_learner_keys(keys_dir) if keys_dir else None,
+            is_allowed=allowed.is_allowed if allowed else lambda key: False,
+            waker=self._waker,
+        )
+
+    @property
+    def port(self) -> int:
+        """Where the robot is driven."""
+        return self._sockets.ports[0]
+
+    def run(self, stop: threading.Event) -> None:
+        """Serves until told to stop; then brakes the robot and lets go."""
+        while not stop.is_set():
+            self._sockets.wait(self._patience_s())
+            self._sockets.authenticate()
+            while (received := self._sockets.receive()) is not None:
+                connection, _, frames = received
+                self._answer(connection, frames)
+            if self._is_playing and self._is_silent():
+                self._hold()
+        self._brake()
+        self._sockets.close()
+        self._waker.close()
+
+    def stop(self, event: threading.Event) -> None:
+        """Ends `run` from any thread."""
+        event.set()
+        self._waker.wake()
+
+    def _patience_s(self) -> float:
+        if not self._is_playing:
+            return IDLE_POLL_S
+        return max(0.0, min(IDLE_POLL_S, self._heard_s + self._period_s + safety.WATCHDOG_S - time.monotonic()))
+
+    def _is_silent(self) -> bool:
+        return safety.is_silent(last_command_s=self._heard_s, now_s=time.monotonic(), period_s=self._period_s)
+
+    def _answer(self, connection: bytes, frames: list[bytes]) -> None:
+        try:
+            question = messages.decode_question(frames[0] if len(frames) == 1 else b"")
+        except ProtocolError as exc:
+            logger.warning("A message was refused: %s", exc)
+            self._sockets.send(connection, [encode(Failed(0, str(exc)[:4000], is_safety=False))])
+            return
+        try:
+            answer = self._execute(connection, question)
+        except HiorsError as exc:
+            answer = Failed(question.number, str(exc)[:4000], is_safety=isinstance(exc, SafetyError))
+        self._sockets.send(connection, [encode(answer)])
+
+    def _execute(self, connection: bytes, question: Question) -> messages.Answer:
+        now = time.monotonic()
+        is_free = now - self._heard_s > self._config.dead_after_s
+        if isinstance(question, Hello):
+            if question.version != messages.VERSION:
+                raise ProtocolError(f"Expected protocol {messages.VERSION}, the actor speaks {question.version}.")
+            if connection != self._tenant and not is_free:
+                raise ProtocolError("The robot is driven by another actor; stop that one first.")
+            self._tenant, self._heard_s = connection, now
+            logger.info("Actor %r drives the robot.", question.actor_id)
+            return Welcome(question.number, self._env.spec)
+        if connection != self._tenant:
+            raise ProtocolError("Say hello first: the robot is driven by another actor, or was restarted.")
+        self._heard_s = now
+        if isinstance(question, Beat):
+            return question
+        answer = self._reset(question) if isinstance(question, Reset) else self._step(question)
+        # What the robot took for itself is no silence of the actor.
+        self._heard_s = time.monotonic()
+        return answer
+
+    def _reset(self, question: Reset) -> messages.Answer:
+        self._is_playing = False
+        observation = self._env.reset(seed=question.seed)
+        self._gate.begin(safety.standing_still(self._env.spec, observation.state))
+        return messages.encode_seen(question.number, observation)
+
+    def _step(self, question: Step) -> messages.Answer:
+        action = np.frombuffer(question.action, "<f4") if len(question.action) % 4 == 0 else np.zeros(0, np.float32)
+        transition = self._env.step(self._gate.admit(action))
+        self._gate.note_executed(transition.executed_action)
+        self._is_playing = not (transition.terminated or transition.truncated)
+        return Done(
+            question.number,
+            messages.encode_seen(question.number, transition.observation),
+            float(transition.reward),
+            transition.terminated,
+            transition.truncated,
+            transition.success,
+            transition.executed_action.astype("<f4").tobytes(),
+        )
+
+    def _hold(self) -> None:
+        """The actor is silent: brakes, then stays."""
+        self._is_playing = False
+        logger.warning("No command for %.0f ms: the robot holds.", 1e3 * (time.monotonic() - self._heard_s))
+        self._brake()
+        self.num_holds += 1
+
+    def _brake(self) -> None:
+        with contextlib.suppress(SafetyError):  # A robot with a fault of its own has stopped already.
+            command = self._gate.hold()
+            while command is not None:
+                self._env.step(command)
+                command = self._gate.hold() if self._gate.is_moving else None

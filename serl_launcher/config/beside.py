@@ -1,0 +1,57 @@
+"""Settings of the person beside the robot: what is in the hand, and who judges an episode."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from serl_launcher.errors import ConfigError
+
+HANDS = ("", "leader", "gamepad", "spacemouse", "keyboard")
+JUDGES = ("environment", "keyboard", "classifier", "console")
+
+
+@dataclass(kw_only=True, slots=True)
+class DevicesConfig:
+    """What the person takes over and labels with. Without any, the environment's own person, if it has one."""
+
+    keyboard: str = ""
+    """Terminal whose keys count (`t` takes over and hands back, `s`/`f` judge, `S`/`F` correct the last episode):
+    `/dev/tty` is the actor's own; empty: no keys."""
+    hand: str = ""
+    """What the person drives with: `leader`, `gamepad`, `spacemouse`, `keyboard`; empty: nothing of these."""
+    path: str = ""
+    """Device file of gamepad (`/dev/input/js0`) or SpaceMouse (`/dev/hidraw0`)."""
+    takes_over_by_touch: bool = False
+    """Whether moving gamepad, SpaceMouse or keyboard axes takes over without a key."""
+    axes: dict[str, Any] = field(default_factory=dict)
+    """Per action `[axis, scale]`, e.g. `left_j0: [yaw, 0.5]`; axes: x y z roll pitch yaw grip. The scale is in units
+    per second where actions are positions, else in units."""
+
+    def __post_init__(self) -> None:
+        if self.hand not in HANDS:
+            raise ConfigError(f"actor.devices.hand must be one of {HANDS}, got {self.hand!r}.")
+        if self.hand in ("gamepad", "spacemouse") and not self.path:
+            raise ConfigError(f"actor.devices.path must name the device file of the {self.hand}.")
+
+
+@dataclass(kw_only=True, slots=True)
+class RewardsConfig:
+    """Who judges an episode while it runs; each source can end it."""
+
+    sources: list[str] = field(default_factory=lambda: ["environment"])
+    """Any of `environment` (the simulator knows), `keyboard`, `console`, `classifier`."""
+    threshold: float | None = None
+    """Probability of success from which a classified picture counts; null: the classifier's own, calibrated."""
+    num_positive: int = 5
+    """So many of the last `window` pictures must count: single false positives end no episode."""
+    window: int = 6
+    classifier_path: str | None = None
+    """Directory of the reward classifier, which `python -m learner algo=reward_classifier` writes."""
+
+    def __post_init__(self) -> None:
+        unknown = [source for source in self.sources if source not in JUDGES]
+        if unknown or not self.sources:
+            raise ConfigError(f"actor.rewards.sources must name some of {JUDGES}, got {self.sources}.")
+        if not 1 <= self.num_positive <= self.window:
+            raise ConfigError(
+                f"actor.rewards.num_positive must lie in [1, window={self.window}], got {self.num_positive}."
+            )

@@ -1,0 +1,85 @@
+"""Settings of the actor-critic algorithms: `sac` (Gaussian policy) and `sac_pi0` (flow policy)."""
+
+from dataclasses import dataclass, field
+
+from serl_launcher.errors import ConfigError
+
+
+@dataclass(kw_only=True, slots=True)
+class GripperConfig:
+    """A gripper that opens, stays or closes, learned by a critic of its own (HIL-SERL, arXiv:2410.21845)."""
+
+    action: str = ""
+    """Name of the action dimension; empty: none, every dimension is continuous."""
+    state: str = ""
+    """Name of the state dimension that says how far it is open, in [0, 1]."""
+    toggle_penalty: float = -0.02
+    """Reward of every change."""
+
+
+@dataclass(kw_only=True, slots=True)
+class SacConfig:
+    """Maximum-entropy actor-critic, with the parts of RLPD, REDQ, HIL-SERL and Cal-QL that can be chosen."""
+
+    discount: float = 0.99
+    """Gamma per control step; a chunk of h steps is discounted by gamma ** h."""
+    soft_target_update_rate: float = 0.005
+    """Polyak rate of the target critics."""
+    hidden_dims: list[int] = field(default_factory=lambda: [256, 256])
+    """Widths of the critics' and of the Gaussian policy's layers."""
+    image_features: int = 64
+    """Numbers that each camera becomes."""
+    image_shift: int = 4
+    """Random shift of training images, in pixels (DrQ); 0: none."""
+    critic_layer_norm: bool = True
+    critic_ensemble_size: int = 2
+    critic_subsample_size: int | None = None
+    """Critics of whose minimum a target is made, drawn anew per update (REDQ); null: all."""
+    cta_ratio: int = 1
+    """Critic updates per actor update; an update of the trainer is one critic update."""
+    actor_training_starts: int = 0
+    """Updates in which the critics learn alone."""
+    temperature_init: float = 1.0
+    target_entropy: float | None = None
+    """null: minus the number of continuous action dimensions."""
+    backup_entropy: bool = True
+    """Whether the target counts the entropy of what follows."""
+    actor_value: str = "min"
+    """What the actor climbs: the `min` or the `mean` of the critics."""
+    reward_from: str = "recorded"
+    """`recorded`: the rewards of the steps. `label`: 1 for the last step of an episode labelled success, else 0, and
+    the label ends the episode; a label that is corrected later counts at once."""
+    reward_scale: float = 1.0
+    reward_bias: float = 0.0
+    """Rewards count as reward_scale * reward + reward_bias per step."""
+    cql_weight: float = 0.0
+    """Weight of the conservative penalty; 0: none."""
+    cql_samples: int = 4
+    """Actions per observation and kind (uniform, present policy, next policy) in the penalty."""
+    cql_calibrated: bool = True
+    """Whether the penalty stops at the return that followed in the data (Cal-QL)."""
+    distill_weight: float = 0.0
+    """`sac_pi0`: pull towards the frozen policy of the start."""
+    gripper: GripperConfig = field(default_factory=GripperConfig)
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.discount <= 1:
+            raise ConfigError(f"algo.sac.discount must lie in [0, 1], got {self.discount}.")
+        if self.cql_weight > 0 and self.cql_calibrated and self.reward_bias != 0:
+            raise ConfigError(
+                f"algo.sac.cql_calibrated compares with returns that know no bias; reward_bias is {self.reward_bias}."
+            )
+        if self.reward_from not in ("recorded", "label"):
+            raise ConfigError(f"algo.sac.reward_from must be 'recorded' or 'label', got {self.reward_from!r}.")
+        if self.actor_value not in ("min", "mean"):
+            raise ConfigError(f"algo.sac.actor_value must be 'min' or 'mean', got {self.actor_value!r}.")
+        if self.critic_ensemble_size < 1 or self.cta_ratio < 1:
+            raise ConfigError(
+                "algo.sac.critic_ensemble_size and cta_ratio must be 1 or more, got "
+                f"{self.critic_ensemble_size} and {self.cta_ratio}."
+            )
+        if self.critic_subsample_size is not None and not 1 <= self.critic_subsample_size <= self.critic_ensemble_size:
+            raise ConfigError(
+                f"algo.sac.critic_subsample_size must lie in 1..{self.critic_ensemble_size} "
+                f"(critic_ensemble_size), got {self.critic_subsample_size}."
+            )

@@ -1,0 +1,67 @@
+"""A small encoder of camera images and robot state, trained from scratch.
+
+Legend: B batch, C cameras, S state width, D width.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from serl_launcher.specs import RobotSpec
+
+_CHANNELS = 32
+_NUM_LAYERS = 4
+
+
+class ObservationEncoder(nn.Module):
+    """Strided convolutions per camera and the state, side by side; without cameras it is the state itself."""
+
+    def __init__(self, spec: RobotSpec, image_features: int) -> None:
+        """Reads the cameras of the robot in their order; each becomes `image_features` numbers."""
+        super().__init__()
+        self.cameras = nn.ModuleList(_camera(camera.height, camera.width, image_features) for camera in spec.cameras)
+        self.width = spec.state_dim + image_features * len(spec.cameras)
+
+    def forward(self, images: UInt8[Tensor, "B C h w 3"], state: Float[Tensor, "B S"]) -> Float[Tensor, "B D"]:
+        """Returns the features of one observation per row; images are uint8, the state in robot units."""
+        seen = [
+            camera(images[:, number].permute(0, 3, 1, 2).float() / 127.5 - 1.0)
+            for number, camera in enumerate(self.cameras)
+        ]
+        return torch.cat([*seen, state], dim=1)
+
+
+def _camera(height: int, width: int, features: int) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    channels = 3
+    for _ in range(_NUM_LAYERS):
+        layers += [nn.Conv2d(channels, _CHANNELS, 3, stride=2, padding=1), nn.ReLU()]
+        channels, height, width = _CHANNELS, (height + 1) // 2, (width + 1) // 2
+    flat = _CHANNELS * height * width
+    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(flat, features), nn.LayerNorm(features), nn.Tanh())
+
+
+def random_shift(
+    images: UInt8[Tensor, "B C h w 3"], draws: Float[Tensor, "2 B"], pad: int
+) -> UInt8[Tensor, "B C h w 3"]:
+    """Shifts each sample by up to `pad` pixels, its border repeated (DrQ, arXiv:2004.13649); all cameras alike.
+
+    Args:
+        images: Of a batch.
+        draws: Uniform in [0, 1), one pair per sample.
+        pad: Pixels.
+    """
+    if not pad or not images.shape[1]:
+        return images
+    batch, cameras, height, width = images.shape[:4]
+    flat = images.permute(0, 1, 4, 2, 3).reshape(batch * cameras, 3, height, width)
+    padded = F.pad(flat.float(), (pad,) * 4, mode="replicate").to(torch.uint8)
+    padded = padded.reshape(batch, cameras, 3, height + 2 * pad, width + 2 * pad)
+    rows, columns = (draws * (2 * pad + 1)).long().to(images.device)
+    y = (rows[:, None] + torch.arange(height, device=images.device))[:, None, None, :, None]
+    x = (columns[:, None] + torch.arange(width, device=images.device))[:, None, None, None, :]
+    sample = torch.arange(batch, device=images.device)[:, None, None, None, None]
+    camera = torch.arange(cameras, device=images.device)[None, :, None, None, None]
+    channel = torch.arange(3, device=images.device)[None, None, :, None, None]
+    return padded[sample, camera, channel, y, x].permute(0, 1, 3, 4, 2)

@@ -1,0 +1,144 @@
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from actor.recorder import Recorder
+from actor.rewards import JudgedEnv, RewardBus, Verdict
+from actor.rewards.classifier import ClassifierWatcher
+from actor.rewards.keys import VerdictKeys
+from actor.rewards.late_labels import LateLabels
+from serl_launcher.config.beside import DevicesConfig, RewardsConfig
+from serl_launcher.errors import ConfigError
+from serl_launcher.types import Observation, Outcome
+from tests.actor.recording import events_in, open_spool
+from tests.actor.tiny_robot import SPEC, TinyRobot
+
+SUCCESS, FAILURE = Verdict(outcome=Outcome.SUCCESS, by="human"), Verdict(outcome=Outcome.FAILURE, by="human")
+STILL = np.zeros(2, np.float32)
+
+
+def judged(bus: RewardBus, *, environment_judges: bool = False, max_steps: int = 20) -> JudgedEnv:
+    return JudgedEnv(TinyRobot(max_steps=max_steps), bus, environment_judges=environment_judges)
+
+
+@pytest.mark.parametrize(("verdict", "reward"), [(SUCCESS, 1.0), (FAILURE, 0.0)])
+def test_a_verdict_ends_the_episode_with_its_reward(verdict: Verdict, reward: float):
+    bus = RewardBus()
+    env = judged(bus)
+    env.reset(seed=0)
+    assert not env.step(STILL).terminated
+    bus.post(verdict)
+    end = env.step(STILL)
+    assert (end.terminated, end.truncated, end.reward, end.outcome, end.judged_by) == (
+        True, False, reward, verdict.outcome, "human",
+    )  # fmt: skip
+
+
+def test_where_the_environment_is_no_judge_its_success_does_not_count_and_time_leaves_no_label():
+    env = judged(RewardBus(), max_steps=2)
+    env.reset(seed=0)
+    first = env.step(np.array([0.5, 0.5], np.float32))
+    assert (first.reward, first.terminated, first.truncated, first.outcome) == (0.0, False, True, Outcome.UNLABELLED)
+
+
+def test_where_the_environment_judges_too_it_has_its_say():
+    env = judged(RewardBus(), environment_judges=True)
+    env.reset(seed=0)
+    assert env.step(np.array([0.5, 0.5], np.float32)).success
+
+
+def test_a_verdict_between_episodes_is_late_and_one_during_an_episode_is_not():
+    bus = RewardBus()
+    env = judged(bus)
+    bus.post(SUCCESS)
+    env.reset(seed=0)
+    assert [verdict.outcome for verdict in bus.take_late()] == [Outcome.SUCCESS]
+    bus.post(FAILURE)
+    assert bus.take_late() == []
+    env.step(STILL)
+    bus.post(SUCCESS)
+    assert [verdict.outcome for verdict in bus.take_late()] == [Outcome.SUCCESS]
+
+
+def test_a_verdict_that_came_with_the_last_step_is_not_lost():
+    bus = RewardBus()
+    bus.begin()
+    bus.post(SUCCESS)
+    bus.end()
+    assert [verdict.outcome for verdict in bus.take_late()] == [Outcome.SUCCESS]
+
+
+def test_keys_judge_and_capital_keys_correct():
+    bus = RewardBus()
+    keys = VerdictKeys(bus)
+    bus.begin()
+    for key in "sxF":
+        keys.on_key(key)
+    verdict = bus.take()
+    assert verdict is not None
+    assert verdict.outcome is Outcome.SUCCESS
+    assert [late.outcome for late in bus.take_late()] == [Outcome.FAILURE]
+
+
+@dataclass
+class Answers:
+    values: list[float] = field(default_factory=list)
+
+    def __call__(self, observation: Observation) -> float:
+        return self.values.pop(0)
+
+
+def test_one_false_positive_is_no_success():
+    bus = RewardBus()
+    watcher = ClassifierWatcher(Answers([0.9, 0.1, 0.9, 0.1, 0.9, 0.8]), bus, threshold=0.75, num_positive=3, window=4)
+    bus.begin()
+    watcher.begin()
+    seen = TinyRobot().reset(seed=0)
+    for _ in range(5):
+        watcher.look(seen)
+        assert bus.take() is None
+    watcher.look(seen)
+    verdict = bus.take()
+    assert verdict is not None
+    assert (verdict.outcome, verdict.by) == (Outcome.SUCCESS, "classifier")
+
+
+def test_a_new_episode_forgets_the_pictures_of_the_one_before():
+    bus = RewardBus()
+    watcher = ClassifierWatcher(Answers([0.9, 0.9]), bus, threshold=0.75, num_positive=2, window=2)
+    bus.begin()
+    watcher.begin()
+    watcher.look(TinyRobot().reset(seed=0))
+    watcher.begin()
+    watcher.look(TinyRobot().reset(seed=0))
+    assert bus.take() is None
+
+
+def test_late_labels_reach_the_episode_that_ended_last(tmp_path: Path):
+    spool = open_spool(tmp_path)
+    bus, recorder = RewardBus(), Recorder(log=spool, spec=SPEC, actor_id="actor-0")
+    labels = LateLabels(bus=bus, recorder=recorder)
+    bus.post(SUCCESS)
+    labels.apply()
+    recorder.last_episode_id = "actor-0-1-3"
+    bus.post(FAILURE)
+    labels.apply()
+    assert [(event.episode_id, event.outcome) for event in events_in(spool)] == [("actor-0-1-3", Outcome.FAILURE)]
+    spool.close()
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: RewardsConfig(sources=["oracle"]), "oracle"),
+        (lambda: RewardsConfig(sources=[]), "sources"),
+        (lambda: RewardsConfig(num_positive=9, window=3), "num_positive"),
+        (lambda: DevicesConfig(hand="foot"), "foot"),
+        (lambda: DevicesConfig(hand="gamepad"), "path"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(make, message: str):
+    with pytest.raises(ConfigError, match=message):
+        make()

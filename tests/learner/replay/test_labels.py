@@ -1,0 +1,102 @@
+"""Every sample is right, whatever was recorded: random lengths, horizons, windows, late labels, growth, compaction."""
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from learner.replay.batch import Batch
+from learner.replay.chunks import ChunkSampler
+from learner.replay.reader import ReplayDataset
+from learner.replay.views import View, accepted_steps, all_steps
+from serl_launcher.config.dataset import DatasetConfig
+from serl_launcher.datasets.copying import copy_episodes
+from serl_launcher.datasets.writer import DatasetWriter
+from serl_launcher.events import EpisodeLabelled
+from serl_launcher.types import Outcome
+from tests.recorded_episodes import action_of, image_of, make_episode, robot, state_of
+
+SPEC = robot(size=8, cameras=1, encoding="raw")
+DISCOUNT = 0.9
+ENDS = ("terminated", "truncated", "stopped")
+
+recordings = st.lists(
+    st.tuples(st.integers(1, 7), st.sampled_from(ENDS), st.sampled_from(list(Outcome))), min_size=1, max_size=5
+)
+late_labels = st.lists(st.tuples(st.integers(0, 4), st.sampled_from(list(Outcome))), max_size=3)
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow], derandomize=True)
+@given(
+    recorded=recordings, labels=late_labels, horizon=st.integers(1, 9), capacity=st.integers(1, 30),
+    is_compacted=st.booleans(),
+)  # fmt: skip
+def test_every_sample_that_can_be_drawn_is_right(
+    recorded: list[tuple[int, str, Outcome]], labels: list[tuple[int, Outcome]], horizon: int, capacity: int,
+    is_compacted: bool,
+) -> None:  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "replay"
+        writer = DatasetWriter(root, SPEC)
+        dataset = ReplayDataset(root)
+        outcomes: list[Outcome] = []
+        for number, (length, end, outcome) in enumerate(recorded):
+            writer.append(make_episode(SPEC, number, length, end=end, outcome=outcome))
+            outcomes.append(outcome)
+            dataset.refresh()
+        for number, outcome in labels:
+            if number < len(recorded):
+                writer.relabel(f"a-1-{number}", EpisodeLabelled(f"a-1-{number}", outcome, "late", float(number)))
+                outcomes[number] = outcome
+        dataset.refresh()
+        if is_compacted:
+            copy_episodes(root, Path(folder) / "compact", range(len(recorded)), file_bytes=2**20)
+            dataset = ReplayDataset(Path(folder) / "compact")
+        check_view(dataset, recorded, outcomes, horizon=horizon, capacity=capacity)
+
+
+def check_view(
+    dataset: ReplayDataset, recorded: list[tuple[int, str, Outcome]], outcomes: list[Outcome], *, horizon: int,
+    capacity: int,
+) -> None:  # fmt: skip
+    """Compares what may be drawn, and all samples, with what was recorded."""
+    places = [(episode, step) for episode, (length, _, _) in enumerate(recorded) for step in range(length)]
+    config = DatasetConfig(capacity=capacity, min_episode_steps=1)
+    drawable = np.flatnonzero(accepted_steps(config, threshold=0.7, moving=all_steps)(dataset)).tolist()
+    first_return = [float(outcome == Outcome.SUCCESS) for _, _, outcome in recorded]
+    is_accepted = [
+        first_return[episode] >= 0.7 if outcome == Outcome.UNLABELLED else outcome == Outcome.SUCCESS
+        for episode, outcome in enumerate(outcomes)
+    ]
+    oldest = max(0, len(places) - capacity)
+    assert drawable == [n for n, (episode, _) in enumerate(places) if is_accepted[episode] and n >= oldest]
+    view = View(dataset, accepted_steps(config, threshold=0.7, moving=all_steps))
+    if drawable:
+        assert set(view.draw(np.random.default_rng(0), 400).tolist()) <= set(drawable)
+    sampler = ChunkSampler(dataset, horizon=horizon, cameras=("cam_0",), discount=DISCOUNT, with_next=True)
+    batch = sampler.sample(np.arange(len(places)))
+    for sample, (episode, step) in enumerate(places):
+        check_sample(batch, sample, episode, step, recorded[episode])
+
+
+def check_sample(batch: Batch, sample: int, episode: int, step: int, recorded: tuple[int, str, Outcome]) -> None:
+    """One sample holds steps of its own episode alone, with the end and what followed told exactly."""
+    length, end, outcome = recorded
+    horizon = batch.actions.shape[1]
+    num_real = min(horizon, length - step)
+    is_last = step + num_real == length
+    np.testing.assert_array_equal(batch.state[sample], state_of(episode, step))
+    np.testing.assert_array_equal(batch.images[sample, 0], image_of(SPEC, 0, episode, step))
+    wanted = [action_of(episode, min(step + ahead, length - 1)) for ahead in range(horizon)]
+    np.testing.assert_array_equal(batch.actions[sample], wanted)
+    assert batch.is_pad[sample].tolist() == [ahead >= num_real for ahead in range(horizon)]
+    assert batch.is_terminal[sample] == (is_last and end == "terminated")
+    np.testing.assert_allclose(batch.discount[sample], 0.0 if batch.is_terminal[sample] else DISCOUNT**num_real, 1e-6)
+    reward = DISCOUNT ** (num_real - 1) if is_last and outcome == Outcome.SUCCESS else 0.0
+    np.testing.assert_allclose(batch.reward[sample], reward, rtol=1e-6)
+    assert batch.next_state is not None
+    assert batch.next_images is not None
+    np.testing.assert_array_equal(batch.next_state[sample], state_of(episode, step + num_real))
+    np.testing.assert_array_equal(batch.next_images[sample, 0], image_of(SPEC, 0, episode, step + num_real))

@@ -1,0 +1,227 @@
+import threading
+import time
+import urllib.error
+import urllib.request
+
+import numpy as np
+import pytest
+from websockets.exceptions import ConnectionClosedError, InvalidStatus
+from websockets.sync.client import connect
+
+from learner.serve.endpoint import EndpointConfig
+from learner.serve.packing import pack, unpack
+from learner.serve.recording import Recording, read_record
+from learner.serve.robots import served_robot
+from serl_launcher.errors import ConfigError
+from serl_launcher.specs import CameraSpec, RobotSpec
+from serl_launcher.transforms import robot_transforms
+from tests.learner.serve.serving import OBSERVATION, SPEC, Repeats, serving
+
+
+def ask(port, observation=OBSERVATION, **options):
+    with connect(f"ws://127.0.0.1:{port}", compression=None, max_size=None, **options) as client:
+        client.recv()
+        client.send(pack(observation))
+        return unpack(client.recv())
+
+
+def health(port):
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5) as response:
+        return response.status, response.read()
+
+
+def test_metadata_comes_first_and_every_answer_has_actions_and_timings():
+    with serving() as port, connect(f"ws://127.0.0.1:{port}", compression=None) as client:
+        metadata = unpack(client.recv())
+        assert (metadata["robot"], metadata["policy_version"]) == ("two_joints", 3)
+        answers = []
+        for _ in range(2):
+            client.send(pack(OBSERVATION))
+            answers.append(unpack(client.recv()))
+    first, second = answers
+    assert set(first) == {"actions", "policy_timing", "server_timing"}
+    np.testing.assert_array_equal(first["actions"], np.tile(np.float32([0.25, 0.5]), (4, 1)))
+    assert first["actions"].dtype == np.float32
+    assert set(first["server_timing"]) == {"infer_ms"}
+    assert set(second["server_timing"]) == {"infer_ms", "prev_total_ms"}
+    for answer in answers:
+        assert isinstance(answer["policy_timing"]["infer_ms"], float)
+        assert 0 <= answer["policy_timing"]["infer_ms"] <= answer["server_timing"]["infer_ms"]
+    assert second["server_timing"]["prev_total_ms"] >= first["server_timing"]["infer_ms"]
+
+
+def test_a_bad_observation_gives_the_traceback_and_ends_only_its_connection():
+    with serving() as port:
+        with connect(f"ws://127.0.0.1:{port}") as client:
+            client.recv()
+            client.send(pack({"state": np.zeros(2)}))
+            text = client.recv()
+            assert isinstance(text, str)
+            assert text.startswith("Traceback")
+            assert "images/cam" in text
+            with pytest.raises(ConnectionClosedError) as closed:
+                client.recv()
+        assert closed.value.rcvd.code == 1011
+        assert closed.value.rcvd.reason == "Internal server error. Traceback included in previous frame."
+        assert ask(port)["actions"].shape == (4, 2)
+
+
+@pytest.mark.parametrize(
+    ("observation", "reason"),
+    [
+        ({**OBSERVATION, "state": np.array([2.0, 0.0])}, "out of this world"),
+        ({**OBSERVATION, "state": np.zeros(5)}, r"state of shape \(2,\)"),
+        ({**OBSERVATION, "state": np.array([np.nan, 0.0])}, "finite state"),
+        ([1, 2], "map of names"),
+        ({"method": "reset", "obs": {}}, "method 'reset'"),
+    ],
+)
+def test_the_traceback_says_what_is_wrong(observation, reason):
+    with serving() as port, connect(f"ws://127.0.0.1:{port}") as client:
+        client.recv()
+        client.send(pack(observation))
+        text = client.recv()
+    with pytest.raises(RuntimeError, match=reason):
+        raise RuntimeError(text)
+
+
+def test_text_and_garbage_and_oversize_are_refused_and_others_are_served():
+    with serving(max_message_bytes=100_000) as port:
+        for frame in ("text", b"\xc1 garbage", bytes(200_000)):
+            with connect(f"ws://127.0.0.1:{port}") as client:
+                client.recv()
+                client.send(frame)
+                with pytest.raises(ConnectionClosedError):
+                    list(iter(client.recv, None))
+        assert ask(port)["actions"].shape == (4, 2)
+
+
+def test_health_is_answered_while_a_policy_call_runs_and_pings_go_on():
+    policy = Repeats(delay_s=1.5)
+    with serving(policy) as port:
+        waiting = threading.Thread(target=ask, args=(port,), kwargs={"ping_interval": 0.2, "ping_timeout": 0.5})
+        waiting.start()
+        while not policy.batch_sizes:
+            time.sleep(0.01)
+        started = time.monotonic()
+        assert health(port) == (200, b"OK\n")
+        with connect(f"ws://127.0.0.1:{port}") as client:
+            client.recv()
+            assert client.ping().wait(1.0)
+        assert time.monotonic() - started < 1.0
+        waiting.join(10)
+
+
+def test_clients_that_ask_together_share_policy_calls():
+    policy = Repeats(delay_s=0.1)
+    with serving(policy, max_wait_ms=100.0) as port:
+        clients = [threading.Thread(target=ask, args=(port,)) for _ in range(6)]
+        for client in clients:
+            client.start()
+        for client in clients:
+            client.join(20)
+    assert sum(policy.batch_sizes) == 6
+    assert max(policy.batch_sizes) > 1
+
+
+def test_a_client_needs_the_key():
+    with serving(api_key="open sesame") as port:
+        for headers in ({}, {"Authorization": "Api-Key wrong"}, {"Authorization": "open sesame"}):
+            with pytest.raises(InvalidStatus) as refused:
+                ask(port, additional_headers=headers)
+            assert refused.value.response.status_code == 401
+        assert health(port)[0] == 200
+        assert ask(port, additional_headers={"Authorization": "Api-Key open sesame"})["actions"].shape == (4, 2)
+
+
+def test_without_a_key_it_listens_on_loopback_only():
+    with pytest.raises(ConfigError, match="--api-key-file"):
+        EndpointConfig(host="0.0.0.0")
+    EndpointConfig(host="0.0.0.0", api_key="k")
+    EndpointConfig(host="0.0.0.0", insecure=True)
+
+
+@pytest.mark.parametrize(
+    "observation",
+    [
+        {"observation/images/cam": np.zeros((16, 16, 3), np.uint8), "observation/state": np.zeros(2)},
+        {"observation.images.cam": np.zeros((16, 16, 3), np.uint8), "observation.state": np.zeros(2), "extra": 1},
+        {"method": "infer", "obs": OBSERVATION},
+        {**OBSERVATION, "prompt": np.array("reach"), "state": [np.float32(0.1), np.float32(0.2)]},
+        {**OBSERVATION, "images": {"cam": np.zeros((40, 30, 3), np.float32)}},
+    ],
+)
+def test_observations_come_in_many_forms(observation):
+    with serving() as port:
+        assert ask(port, observation)["actions"].shape == (4, 2)
+
+
+def test_an_observation_without_a_prompt_gets_the_default():
+    policy = Repeats()
+    with serving(policy) as port:
+        ask(port, {key: value for key, value in OBSERVATION.items() if key != "prompt"})
+        ask(port)
+    assert policy.prompts == ["stand still", "reach"]
+
+
+def test_what_is_recorded_can_be_read_without_pickle(tmp_path):
+    with serving(recording=Recording(tmp_path)) as port:
+        ask(port)
+        ask(port)
+        deadline = time.monotonic() + 5
+        while not (tmp_path / "step_1.npz").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+    record = read_record(tmp_path / "step_0.npz")
+    np.testing.assert_array_equal(record["inputs/state"], OBSERVATION["state"])
+    assert record["inputs/prompt"].item() == "reach"
+    assert record["outputs/actions"].shape == (4, 2)
+    assert Recording(tmp_path).take_number() == 2
+
+
+def slots_spec(robot, *, state_dim=None):
+    known = robot_transforms(robot)
+    slots = robot_transforms(robot).group("pi0").inputs[0](known.example())["image"]
+    width = state_dim or known.state_dim
+    names = tuple(f"d{number}" for number in range(32))
+    return RobotSpec(
+        name=robot, cameras=tuple(CameraSpec(name=slot, height=32, width=32, encoding="raw") for slot in slots),
+        state_names=names[:width], action_names=names, action_low=(-9.0,) * 32, action_high=(9.0,) * 32,
+        control_hz=10.0,
+    )  # fmt: skip
+
+
+class FixedActions:
+    """Gives [B, 15, 32] ones, and keeps what it saw."""
+
+    def __init__(self, spec):
+        self.spec = spec
+        self.lanes = []
+
+    def act(self, images, state, prompts):
+        return np.ones((len(prompts), 15, 32), np.float32)
+
+    def act_on(self, lanes):
+        self.lanes.append(lanes)
+        return self.act(lanes.images, lanes.state, lanes.prompts)
+
+
+@pytest.mark.parametrize("robot", ["aloha", "droid", "libero", "ur5", "yam", "lbm"])
+def test_every_robot_is_served_through_its_transforms(robot):
+    known = robot_transforms(robot)
+    policy = FixedActions(slots_spec(robot))
+    with serving(policy, robot=robot) as port:
+        answer = ask(port, known.example())
+    assert answer["actions"].shape == (15, known.action_dim)
+    if robot in ("droid", "libero", "ur5"):
+        assert policy.lanes[0].image_valid.tolist() == [[True, True, False]]
+
+
+def test_a_policy_for_other_cameras_is_refused_at_the_start():
+    with pytest.raises(ConfigError, match=r"--policy\.robot=native"):
+        served_robot(SPEC, "libero")
+
+
+def test_an_unknown_path_is_no_health_check():
+    with serving() as port, pytest.raises(urllib.error.HTTPError):
+        urllib.request.urlopen(f"http://127.0.0.1:{port}/other", timeout=5)

@@ -1,0 +1,70 @@
+"""What the trainer promises, for every algorithm alike."""
+
+import threading
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from learner.trainer.build import build_trainer
+from learner.trainer.checkpoints import Checkpoints, policy_of, read_state
+from serl_launcher import publication
+from serl_launcher.config.training import OptimizerConfig
+from serl_launcher.metrics import read_rows
+from serl_launcher.policies.any_policy import load_any_policy
+from serl_launcher.run_directory import RunDirectory
+from serl_launcher.types import Outcome
+
+
+@pytest.fixture(name="run_of")
+def fixture_run_of(run):
+    run.record(*[Outcome.SUCCESS] * 2, root=run.demonstrations)
+    run.record(Outcome.SUCCESS, Outcome.FAILURE)
+    run.config.algo.training_starts = 1
+    run.config.actor.execution_horizon = 2
+    run.config.algo.sac.hidden_dims = [8]
+    run.config.algo.sac.image_features = 4
+    run.config.algo.sac.distill_weight = 1.0
+    run.config.algo.sft_steps = 1
+    run.config.algo.critic_optimizer = OptimizerConfig(lr=1e-3, schedule="constant", num_warmup_steps=0)
+
+    def choose(name):
+        run.config.algo.name = name
+        return run
+
+    return choose
+
+
+def train(run, identifier, max_updates):
+    run.config.unique_identifier, run.config.algo.max_updates = identifier, max_updates
+    assert build_trainer(run.config).run(threading.Event())
+    path = Checkpoints(RunDirectory.of(run.config).checkpoints, keep=3).newest()
+    assert path is not None
+    return path
+
+
+def share_replay(run, identifier):
+    run.config.unique_identifier = identifier
+    directory = RunDirectory.of(run.config)
+    directory.root.mkdir()
+    directory.replay.symlink_to(run.directory.replay)
+
+
+@pytest.mark.parametrize("name", ["sft_pi0", "reject_sampling_pi0", "sac", "sac_pi0"])
+def test_a_resumed_run_continues_bit_by_bit_and_its_policy_acts(run_of, name):
+    run = run_of(name)
+    whole = train(run, "test", 6)
+    share_replay(run, "halves")
+    train(run, "halves", 3)
+    halves = train(run, "halves", 6)
+    for file in ("policy/model.safetensors", "trainer.safetensors"):
+        one, other = load_file(whole / file), load_file(halves / file)
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[key], other[key]) for key in one)
+    assert read_state(whole).algorithm == read_state(halves).algorithm
+    published = publication.latest(RunDirectory.of(run.config).policies)
+    assert published is not None
+    policy = load_any_policy(published.path)
+    assert policy.spec == load_any_policy(policy_of(halves)).spec
+    rows = read_rows(RunDirectory.of(run.config).metrics / "trainer.jsonl")
+    assert all("train/loss" in row for row in rows)

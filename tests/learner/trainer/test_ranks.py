@@ -1,0 +1,112 @@
+"""Real ranks: processes that meet through gloo, as on GPUs through NCCL."""
+
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from learner.trainer.build import build_trainer
+from learner.trainer.checkpoints import Checkpoints, read_state
+from serl_launcher.run_directory import RunDirectory
+from serl_launcher.types import Outcome
+
+GEMMA = "width=16 depth=1 mlp_dim=16 num_heads=2 num_kv_heads=1 head_dim=8"
+VISION = "image_size=16 patch_size=8 width=16 depth=1 mlp_dim=16 num_heads=2"
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+
+LAUNCHER = ("learner.launcher", "2", "learner.trainer")
+TORCHRUN = ("torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "learner.trainer")
+
+
+@pytest.fixture(name="sft")
+def fixture_sft(run):
+    run.record(*[Outcome.SUCCESS] * 3, root=run.demonstrations)
+    run.config.algo.optimizer.ema = 0.9
+    # AdamW turns a gradient's rounding error at zero into a step of full size; a larger eps does not.
+    run.config.algo.optimizer.eps = 1e-4
+    return run
+
+
+def overrides(run, tokenizer_path, name, *more):
+    policy = [f"policy.{part}.{item}" for part in ("language", "expert") for item in GEMMA.split()]
+    policy += [f"policy.vision.{item}" for item in VISION.split()]
+    return [
+        *policy, f"policy.tokenizer_path={tokenizer_path}", "policy.vocab_size=64", "policy.max_token_len=16",
+        "policy.horizon=4", "policy.max_state_dim=3", "policy.max_action_dim=3", "policy.num_steps=2",
+        "policy.delta_actions=false", f"output_dir={run.config.output_dir}", f"unique_identifier={name}",
+        f"dataset.repo_id=[{run.demonstrations}]", "dataset.noop_threshold=0", "algo=sft_pi0", "algo.batch_size=4",
+        "algo.max_updates=6",
+        "algo.publish_every=2", "algo.noise_samples=1", "algo.optimizer.name=adamw", "algo.optimizer.lr=1e-3",
+        "algo.optimizer.num_warmup_steps=2", "algo.optimizer.num_decay_steps=50", "algo.optimizer.schedule=cosine",
+        "algo.optimizer.ema=0.9", "algo.optimizer.eps=1e-4", "training.checkpoint_period=3", "logging.log_period=1",
+        *more,
+    ]  # fmt: skip
+
+
+def train_in_ranks(run, tokenizer_path, name, *more, start=LAUNCHER, environment=None):
+    command = [sys.executable, "-m", *start, *overrides(run, tokenizer_path, name, *more)]
+    settings = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
+    subprocess.run(command, env=settings, check=True, timeout=1500)
+    return newest(run, name)
+
+
+def newest(run, name):
+    run.config.unique_identifier = name
+    path = Checkpoints(RunDirectory.of(run.config).checkpoints, keep=3).newest()
+    assert path is not None
+    return path
+
+
+def train_alone(run):
+    assert build_trainer(run.config).run(threading.Event())
+    return newest(run, run.config.unique_identifier)
+
+
+def assert_close(one, other, tolerance=1e-4):
+    for name in ("policy/model.safetensors", "trainer.safetensors"):
+        mine, theirs = load_file(one / name), load_file(other / name)
+        assert mine.keys() == theirs.keys()
+        for key in mine:
+            torch.testing.assert_close(mine[key], theirs[key], rtol=tolerance, atol=tolerance, msg=key)
+    assert read_state(one).algorithm == read_state(other).algorithm
+    assert read_state(one).mixture == read_state(other).mixture
+
+
+def test_two_ranks_equal_one_at_the_same_batch(sft, tokenizer_path):
+    alone = train_alone(sft)
+    assert_close(train_in_ranks(sft, tokenizer_path, "two"), alone)
+
+
+@pytest.mark.parametrize("num_parts", [1, 2])
+def test_two_ranks_of_zero_2_equal_one_without_it(sft, tokenizer_path, num_parts):
+    alone = train_alone(sft)
+    zero = [
+        "training.deepspeed_config=config/zero2.json", f"training.gradient_accumulation_steps={num_parts}"
+    ]  # fmt: skip
+    assert_close(train_in_ranks(sft, tokenizer_path, "zero", *zero), alone)
+
+
+def test_another_number_of_ranks_continues_the_run(sft, tokenizer_path):
+    whole = train_alone(sft)
+    sft.config.unique_identifier, sft.config.algo.max_updates = "halves", 3
+    train_alone(sft)
+    assert_close(train_in_ranks(sft, tokenizer_path, "halves"), whole)
+
+
+def test_zero_2_continues_what_one_process_began_and_the_other_way_round(sft, tokenizer_path):
+    sft.config.algo.max_updates = 9
+    whole = train_alone(sft)
+    sft.config.unique_identifier, sft.config.algo.max_updates = "halves", 3
+    train_alone(sft)
+    train_in_ranks(sft, tokenizer_path, "halves", "training.deepspeed_config=config/zero2.json")
+    sft.config.algo.max_updates = 9
+    assert_close(train_alone(sft), whole)
+
+
+def test_the_variables_of_torchrun_are_honoured(sft, tokenizer_path):
+    alone = train_alone(sft)
+    assert_close(train_in_ranks(sft, tokenizer_path, "torchrun", start=TORCHRUN), alone)

@@ -1,0 +1,69 @@
+import hashlib
+import threading
+import time
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from serl_launcher import publication
+from serl_launcher.policies import load_policy
+from serl_launcher.policies.snapshots import PolicySnapshots
+from serl_launcher.policies.tensor_files import write_tensors
+from serl_launcher.publication import Publisher
+from serl_launcher.tensor_blocks import digest_with_blocks
+from tests.actor.tiny_checkpoint import save_tiny_policy
+from tests.actor.tiny_robot import SPEC
+
+
+def test_the_file_is_what_the_safetensors_library_reads_and_the_checksums_are_its(tmp_path):
+    weights = {
+        "b": torch.randn(3, 5), "a": torch.randn(7).to(torch.bfloat16), "n": torch.arange(4), "s": torch.tensor(2.0),
+        "flag": torch.tensor([True, False]), "none": torch.empty(0, 3), "t": torch.randn(4, 6).T,
+    }  # fmt: skip
+    path = tmp_path / "w.safetensors"
+    sha256, blocks = write_tensors(weights, path)
+    read = load_file(path)
+    assert read.keys() == weights.keys()
+    assert all(torch.equal(read[name], weights[name]) for name in weights)
+    assert sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert (sha256, blocks) == digest_with_blocks(path)
+
+
+def test_float_weights_are_written_byte_for_byte_as_the_library_does(tmp_path):
+    weights = {"b": torch.randn(3, 5), "a": torch.randn(7)}
+    write_tensors(weights, tmp_path / "own")
+    save_file(weights, tmp_path / "library")
+    assert (tmp_path / "own").read_bytes() == (tmp_path / "library").read_bytes()
+
+
+def policy_in(directory):
+    save_tiny_policy(directory, SPEC)
+    return load_policy(directory)
+
+
+def test_a_snapshot_does_not_follow_the_weights(tmp_path):
+    policy = policy_in(tmp_path / "start")
+    before = {name: tensor.clone() for name, tensor in policy.network.state_dict().items()}
+    snapshot = PolicySnapshots().take(policy)
+    with torch.no_grad():
+        for parameter in policy.network.parameters():
+            parameter.add_(1.0)
+    published = Publisher(tmp_path / "policies").publish(snapshot, 1)
+    assert publication.verify(published.path).version == 1
+    loaded = load_policy(published.path)
+    assert loaded.norm_stats
+    assert all(torch.equal(tensor, before[name]) for name, tensor in loaded.network.state_dict().items())
+
+
+def test_two_snapshots_may_be_written_while_a_third_waits_for_memory(tmp_path):
+    policy = policy_in(tmp_path / "start")
+    snapshots = PolicySnapshots()
+    first, _second = snapshots.take(policy), snapshots.take(policy)
+    taken = []
+    third = threading.Thread(target=lambda: taken.append(snapshots.take(policy)))
+    third.start()
+    time.sleep(0.1)
+    assert not taken
+    first.release()
+    third.join(10)
+    assert len(taken) == 1

@@ -1,0 +1,42 @@
+from pathlib import Path
+
+import pytest
+
+from serl_launcher.errors import ConfigError
+from tools.compare_evaluations import compare, describe, mcnemar_p_value
+
+
+def write(directory: Path, successes: list[bool], *, first_seed: int = 7) -> Path:
+    directory.mkdir()
+    rows = [f"{i},{first_seed + i},do it,do it,{success},5,1" for i, success in enumerate(successes)]
+    rows.append(f"0,{first_seed},do it,do it,True,5,2")
+    head = "episode,seed,prompt,told_prompt,success,num_steps,attempt"
+    (directory / "episodes.csv").write_text("\n".join([head, *rows]) + "\n")
+    return directory
+
+
+def test_the_p_value_is_that_of_fair_coins():
+    """10 discordant pairs, 1 against: 2 * (1 + 10) / 1024."""
+    assert mcnemar_p_value(9, 1) == pytest.approx(22 / 1024)
+    assert mcnemar_p_value(1, 9) == mcnemar_p_value(9, 1)
+    assert mcnemar_p_value(3, 3) == 1.0
+    assert mcnemar_p_value(0, 0) == 1.0
+
+
+def test_pairs_are_formed_by_start_state_at_the_first_attempt(tmp_path: Path):
+    before = write(tmp_path / "before", [False, False, True, True])
+    after = write(tmp_path / "after", [True, True, True, False])
+    found = compare(before, after)
+    assert (found.num_pairs, found.num_gained, found.num_lost) == (4, 2, 1)
+    assert (found.success_before, found.success_after) == (0.5, 0.75)
+    assert "p = 1" in describe(found)
+
+
+def test_evaluations_of_other_start_states_are_not_compared(tmp_path: Path):
+    with pytest.raises(ConfigError, match="share no start state"):
+        compare(write(tmp_path / "a", [True]), write(tmp_path / "b", [True], first_seed=100))
+
+
+def test_a_missing_table_is_named(tmp_path: Path):
+    with pytest.raises(ConfigError, match=r"episodes\.csv"):
+        compare(tmp_path, tmp_path)
