@@ -117,11 +117,15 @@ def test_a_killed_and_restarted_actor_loses_nothing_that_it_recorded(tmp_path: P
 def test_a_learner_that_says_stop_ends_the_actor(tmp_path: Path):
     ports = free_ports(2)
     with serving(tmp_path / "learner", (ports[0], ports[1])) as learner:
-        process = start(arguments(tmp_path, ports))
-        wait_until(lambda: num_closed(learner) >= 1)
+        # Ten seconds an episode: the word comes in the middle of one.
+        long = ("environment.max_episode_length=500", "actor.intervention.enabled=false")
+        process = start(arguments(tmp_path, ports, *long))
+        wait_until(lambda: learner.journal.counts().num_steps >= 5)
         learner.gateway.announce(stop=True)
         finish(process)
-        assert learner.episodes()[-1].outcome is Outcome.ABORTED
+        [episode] = learner.episodes()
+        assert episode.outcome is Outcome.ABORTED
+        assert 5 <= len(episode.steps) < 500
 
 
 def test_the_learner_knows_how_its_actor_is_doing(tmp_path: Path):
