@@ -18,6 +18,9 @@ logger = logging.getLogger(__name__)
 def main() -> int:
     """Runs the phases and the report; returns the exit status."""
     config = parse(sys.argv[1:])
+    if DemoState.is_beyond(config.output, config.identity()):
+        logger.warning("%s has more than %g s online already; nothing to do.", config.output, config.online_seconds)
+        return 0
     state = DemoState.open(config.output, config.identity())
     signal.signal(signal.SIGTERM, _interrupt)
     display = Display()

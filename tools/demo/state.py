@@ -9,6 +9,7 @@ from serl_launcher.files import write_atomic
 
 STATE_FILE = "demo_state.json"
 GROWING = "online_seconds"
+CHANGEABLE = (GROWING, "overrides")
 ONLINE = "online"
 FOLLOWING = (ONLINE, "eval_online", "eval_wrong_prompt", "sft_longer", "eval_sft_longer")
 """Phases whose result depends on how long the online phase lasts."""
@@ -70,14 +71,21 @@ class DemoState:
         phases = {name: FinishedPhase(**phase) for name, phase in content["phases"].items()}
         return cls(path=path, settings=content["settings"], phases=phases, seconds_so_far=content["seconds_so_far"])
 
-    def _extend(self, settings: dict[str, object]) -> None:
+    @classmethod
+    def is_beyond(cls, directory: Path, settings: dict[str, object]) -> bool:
+        """Whether the run in `directory` was already asked for a longer online phase than `settings` do."""
+        return (directory / STATE_FILE).exists() and cls.read(directory)._extra_seconds(settings) < 0
+
+    def _extra_seconds(self, settings: dict[str, object]) -> float:
+        """Returns how much longer `settings` want the online phase; 0 also where another setting differs."""
         was, now = self.settings.get(GROWING), settings.get(GROWING)
-        if not isinstance(was, float) or not isinstance(now, float) or now <= was:
+        is_same = all(self.settings.get(name) == value for name, value in settings.items() if name not in CHANGEABLE)
+        return now - was if is_same and isinstance(was, float) and isinstance(now, float) else 0.0
+
+    def _extend(self, settings: dict[str, object]) -> None:
+        if self._extra_seconds(settings) <= 0:
             return
-        changeable = (GROWING, "overrides")
-        if any(self.settings.get(name) != value for name, value in settings.items() if name not in changeable):
-            return
-        self.settings.update({name: settings[name] for name in changeable if name in settings})
+        self.settings.update({name: settings[name] for name in CHANGEABLE if name in settings})
         for name in FOLLOWING:
             finished = self.phases.pop(name, None)
             if finished is not None and name == ONLINE:

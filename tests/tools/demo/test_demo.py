@@ -85,8 +85,11 @@ def test_a_longer_online_phase_continues_the_run(tmp_path: Path) -> None:
     for phase in ("sft", "online", "eval_online"):
         state.spend(phase, 7.0)
         state.finish(phase, {})
-    with pytest.raises(ConfigError, match="other settings"):
-        DemoState.open(tmp_path, {"seed": 1, "online_seconds": 5.0})
+    # The first half of the long run, started again after the second was killed.
+    assert DemoState.is_beyond(tmp_path, {"seed": 1, "online_seconds": 5.0})
+    assert not DemoState.is_beyond(tmp_path, {"seed": 1, "online_seconds": 10.0})
+    assert not DemoState.is_beyond(tmp_path, {"seed": 2, "online_seconds": 5.0})
+    assert not DemoState.is_beyond(tmp_path / "nothing", {"seed": 1, "online_seconds": 5.0})
     with pytest.raises(ConfigError, match="other settings"):
         DemoState.open(tmp_path, {"seed": 2, "online_seconds": 20.0})
     longer = DemoState.open(tmp_path, {"seed": 1, "online_seconds": 20.0, "overrides": ["algo.optimizer.ema=0.998"]})
