@@ -36,6 +36,7 @@ from learner.algorithms.interfaces import Sampling
 from learner.losses.actor_critic import pessimistic, td_target
 from learner.replay.batch import Batch
 from learner.replay.reader import ReplayDataset
+from learner.replay.views import newest_steps
 from learner.trainer.optimization import Optimization
 from serl_launcher.config.dataset import DatasetConfig
 from serl_launcher.config.training import AlgoConfig
@@ -87,9 +88,7 @@ class FlowActorCritic:
 
     def online_weights(self, replay: ReplayDataset) -> np.ndarray:
         """Returns 1 for every step of the sampling window: critics learn from failures, too."""
-        weights = np.ones(replay.num_steps)
-        weights[: max(0, replay.num_steps - self._dataset.capacity)] = 0.0
-        return weights
+        return newest_steps(replay, self._dataset.capacity)
 
     def accepted(self, replay: ReplayDataset) -> np.ndarray:
         """Returns True for every episode, bool [E]."""

@@ -30,6 +30,7 @@ from learner.losses.actor_critic import pessimistic, policy_loss, soft_value, td
 from learner.losses.discrete import double_dqn_target, toggle_penalty
 from learner.replay.batch import Batch
 from learner.replay.reader import ReplayDataset
+from learner.replay.views import newest_steps
 from learner.trainer.optimization import Optimization
 from serl_launcher.config.dataset import DatasetConfig
 from serl_launcher.config.sac import SacConfig
@@ -128,9 +129,7 @@ class Sac:
 
     def online_weights(self, replay: ReplayDataset) -> np.ndarray:
         """Returns 1 for every step of the sampling window, float64 [N]."""
-        weights = np.ones(replay.num_steps)
-        weights[: max(0, replay.num_steps - self._dataset.capacity)] = 0.0
-        return weights
+        return newest_steps(replay, self._dataset.capacity)
 
     def accepted(self, replay: ReplayDataset) -> np.ndarray:
         """Returns True for every episode, bool [E]."""

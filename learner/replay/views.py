@@ -62,6 +62,13 @@ def all_steps(dataset: ReplayDataset) -> np.ndarray:
     return np.ones(dataset.num_steps)
 
 
+def newest_steps(dataset: ReplayDataset, capacity: int) -> np.ndarray:
+    """Returns 1 for each of the newest `capacity` steps, the sampling window, and 0 for older ones, float64 [N]."""
+    weights = np.ones(dataset.num_steps)
+    weights[: max(0, dataset.num_steps - capacity)] = 0.0
+    return weights
+
+
 def demonstrations(config: DatasetConfig, *, horizon: int) -> StepWeights:
     """Returns the rule for demonstration datasets: every step that moves, and is not of an episode that failed."""
     moving = MovingSteps(config, horizon=horizon)
@@ -92,7 +99,7 @@ def accepted_steps(
         lead = round(config.weights.pre_intervention_s * (control_hz or dataset.control_hz))
         weights = intervention_weights(episodes, steps, config.weights, lead=lead)
         weights *= is_accepted[steps.episode]
-        weights[: max(0, len(steps) - config.capacity)] = 0.0
+        weights *= newest_steps(dataset, config.capacity)
         return weights * moving(dataset)
 
     return weigh

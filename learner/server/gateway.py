@@ -28,7 +28,7 @@ from serl_launcher.config.transport import TransportConfig
 from serl_launcher.errors import HiorsError, PolicyError, ProtocolError, Refused, SessionFenced
 from serl_launcher.specs import RobotSpec
 from serl_launcher.status import JSON
-from serl_launcher.transport import messages
+from serl_launcher.transport import act_frames, messages
 from serl_launcher.transport.messages import Act, ActReply, ErrorReply, Fetch, Heartbeat, Hello, Stats, Steps
 from serl_launcher.transport.sockets import Frames, LearnerSockets, Waker
 
@@ -272,7 +272,7 @@ class Gateway:
         if session.num_act_requests >= MAX_ACT_REQUESTS:
             raise PolicyError(f"Expected at most {MAX_ACT_REQUESTS} unanswered action requests, got one more.")
         assert self._ingest.spec is not None, "the session has told its robot"
-        observations, unfinished = messages.decode_act(request, frames, self._ingest.spec.action_dim)
+        observations, unfinished = act_frames.decode_act(request, frames, self._ingest.spec.action_dim)
         session.num_act_requests += 1
         self._inference.submit(
             (session.actor_id, request.request_id),

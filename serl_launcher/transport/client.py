@@ -16,7 +16,7 @@ from serl_launcher.config.transport import TransportConfig
 from serl_launcher.errors import DeadlineExceeded, HiorsError, PolicyError, ProtocolError
 from serl_launcher.events import encode_observation
 from serl_launcher.specs import RobotSpec
-from serl_launcher.transport import messages
+from serl_launcher.transport import act_frames
 from serl_launcher.transport.connection import Connection
 from serl_launcher.transport.delivery import EventSource
 from serl_launcher.transport.fetching import fetch
@@ -101,9 +101,9 @@ class LearnerClient:
             timeout_s: Deadline.
             unfinished: What each lane still executes, for policies that continue it; empty: not told.
         """
-        frames = [messages.encode_observation_frame(encode_observation(each, self._spec)) for each in observations]
+        frames = [act_frames.encode_observation_frame(encode_observation(each, self._spec)) for each in observations]
         count, began_s = len(frames), time.monotonic()
-        headers, rest = messages.encode_unfinished(unfinished)
+        headers, rest = act_frames.encode_unfinished(unfinished)
         if headers:
             frames.append(rest)
         request = Request(
@@ -145,7 +145,7 @@ def _chunks(
 ) -> list[ActionChunk]:
     if not isinstance(reply, ActReply) or len(frames) != 1 or reply.action_dim != action_dim:
         raise ProtocolError(f"Expected one frame of {count} chunks of {action_dim} joints, got {reply!r}.")
-    actions = messages.decode_actions(reply, frames[0], count)
+    actions = act_frames.decode_actions(reply, frames[0], count)
     if not np.isfinite(actions).all():
         raise PolicyError(f"Policy {reply.policy_version} gave actions that are not finite; the robot must hold.")
     timings = {**reply.timings, "round_trip": 1e3 * (time.monotonic() - began_s)}

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from serl_launcher.errors import ProtocolError
 from serl_launcher.events import check_fits, decode_event
 from serl_launcher.images import check_image, decode_image
-from serl_launcher.transport import messages
+from serl_launcher.transport import act_frames, messages
 from serl_launcher.transport.messages import ActReply
 from tests.fuzz.mutations import Frames, Mutator, valid_replies, valid_requests
 from tests.transport_rig import SPEC
@@ -63,10 +63,10 @@ def decoders(frames: Frames) -> list[Callable[[], object]]:
     for frame in body:
         ways += [
             lambda frame=frame: check_fits(decode_event(frame), SPEC),
-            lambda frame=frame: messages.decode_observation_frame(frame),
+            lambda frame=frame: act_frames.decode_observation_frame(frame),
             lambda frame=frame: check_image(frame, SHAPE),
             lambda frame=frame: decode_image(frame, SHAPE),
-            lambda frame=frame: messages.decode_actions(ActReply(1, 4, 2), frame, 2),
+            lambda frame=frame: act_frames.decode_actions(ActReply(1, 4, 2), frame, 2),
         ]
     return ways
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import msgspec
 
 from serl_launcher.events import encode_event
-from serl_launcher.transport import messages
+from serl_launcher.transport import act_frames, messages
 from serl_launcher.transport.messages import (
     Ack,
     Act,
@@ -45,7 +45,7 @@ def hello(actor_id: str) -> Hello:
 def valid_requests() -> list[Frames]:
     """Returns one good example of everything an actor says."""
     events = [encode_event(event) for event in episode("fuzz-episode", 2)]
-    observation = messages.encode_observation_frame(encoded(1))
+    observation = act_frames.encode_observation_frame(encoded(1))
     return [
         [messages.encode(hello("fuzz"))],
         [messages.encode(Steps(1, len(events))), *events],

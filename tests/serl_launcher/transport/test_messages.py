@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serl_launcher.errors import PolicyError, ProtocolError, Refused, SessionFenced
-from serl_launcher.transport import messages
+from serl_launcher.transport import act_frames, messages
 from serl_launcher.transport.messages import (
     ID_IN_USE,
     STORAGE,
@@ -49,7 +49,7 @@ def test_replies_survive_the_round_trip(message):
 
 def test_announcements_and_observations_survive_the_round_trip():
     assert messages.decode_announcement(messages.encode(ANNOUNCEMENT)) == ANNOUNCEMENT
-    assert messages.decode_observation_frame(messages.encode_observation_frame(encoded(3))) == encoded(3)
+    assert act_frames.decode_observation_frame(act_frames.encode_observation_frame(encoded(3))) == encoded(3)
 
 
 def test_a_reply_is_no_request():
@@ -82,10 +82,10 @@ def test_unknown_fields_are_refused():
 def test_actions_of_another_size_are_refused():
     reply = ActReply(1, 2, 3)
     np.testing.assert_array_equal(
-        messages.decode_actions(reply, np.arange(12, dtype="<f4").tobytes(), 2), np.arange(12).reshape(2, 2, 3)
+        act_frames.decode_actions(reply, np.arange(12, dtype="<f4").tobytes(), 2), np.arange(12).reshape(2, 2, 3)
     )
     with pytest.raises(ProtocolError, match="48 bytes"):
-        messages.decode_actions(reply, b"\0" * 44, 2)
+        act_frames.decode_actions(reply, b"\0" * 44, 2)
 
 
 @pytest.mark.parametrize(

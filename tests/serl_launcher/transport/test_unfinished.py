@@ -4,15 +4,15 @@ import numpy as np
 import pytest
 
 from serl_launcher.errors import ProtocolError
-from serl_launcher.transport import messages
+from serl_launcher.transport import act_frames, messages
 from serl_launcher.transport.messages import Act, UnfinishedHeader
 from serl_launcher.types import Unfinished
 from tests import transport_rig as rig
 
 
 def request_and_frames(unfinished):
-    headers, rest = messages.encode_unfinished(unfinished)
-    frames = [messages.encode_observation_frame(rig.encoded(1.0)) for _ in unfinished]
+    headers, rest = act_frames.encode_unfinished(unfinished)
+    frames = [act_frames.encode_observation_frame(rig.encoded(1.0)) for _ in unfinished]
     return Act(1, 100.0, len(unfinished), headers), [*frames, rest]
 
 
@@ -20,7 +20,7 @@ def test_unfinished_actions_come_back_per_lane():
     sent = [Unfinished(actions=np.arange(6, dtype=np.float32).reshape(3, 2), delay_ticks=2), None]
     request, frames = request_and_frames(sent)
     decoded = messages.decode_request(messages.encode(request))
-    observations, got = messages.decode_act(decoded, frames, 2)
+    observations, got = act_frames.decode_act(decoded, frames, 2)
     assert len(observations) == 2
     np.testing.assert_array_equal(got[0].actions, sent[0].actions)
     assert (got[0].delay_ticks, got[1]) == (2, None)
@@ -29,8 +29,8 @@ def test_unfinished_actions_come_back_per_lane():
 def test_a_question_without_them_is_as_it_was():
     header = messages.encode(Act(1, 100.0, 1))
     assert b"unfinished" not in header
-    observations, unfinished = messages.decode_act(
-        messages.decode_request(header), [messages.encode_observation_frame(rig.encoded(1.0))], 2
+    observations, unfinished = act_frames.decode_act(
+        messages.decode_request(header), [act_frames.encode_observation_frame(rig.encoded(1.0))], 2
     )
     assert (len(observations), unfinished) == (1, [])
 
@@ -44,11 +44,11 @@ def test_a_question_without_them_is_as_it_was():
     ],
 )
 def test_headers_that_do_not_fit_the_frame_are_refused(headers, rest):
-    frame = messages.encode_observation_frame(rig.encoded(1.0))
+    frame = act_frames.encode_observation_frame(rig.encoded(1.0))
     with pytest.raises(ProtocolError):
-        messages.decode_act(Act(1, 100.0, 1, headers), [frame, rest], 2)
+        act_frames.decode_act(Act(1, 100.0, 1, headers), [frame, rest], 2)
     with pytest.raises(ProtocolError):
-        messages.decode_act(Act(1, 100.0, 1, headers), [frame], 2)
+        act_frames.decode_act(Act(1, 100.0, 1, headers), [frame], 2)
 
 
 def test_they_reach_the_inference_of_a_learner(tmp_path):
