@@ -11,7 +11,7 @@ SOURCES := actor learner robot_infra serl_launcher tools tests
 # Extra arguments of `make demo`, e.g. `make demo ARGS="--seed 1 --online-seconds 600"`.
 ARGS ?=
 
-.PHONY: help demo test test-slow test-all bench-loop doctor coverage-safety chaos fuzz check format lock smoke clean-env env env-dev bench-replay bench-policy bench-train bench-transport bench-serving
+.PHONY: help demo test test-slow test-all bench-loop bench-actors bench-memory doctor coverage-safety chaos fuzz check format lock smoke clean-env env env-dev bench-replay bench-policy bench-train bench-transport bench-serving
 
 help:
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -27,6 +27,12 @@ test-slow: env-dev  ## Run the slow tests: the demo with every process killed on
 
 bench-loop: env  ## Measure the jitter of the control loop at 20 and 50 Hz with three cameras.
 	@$(BIN)/python -m tools.bench_loop $(ARGS)
+
+bench-actors: env  ## Run eight simulated actors into one learner and look for every step (about 2 minutes).
+	@$(BIN)/python -m tools.bench_actors $(ARGS)
+
+bench-memory: env  ## Sample the memory of an actor over two hours of robot time (about 10 minutes).
+	@$(BIN)/python -m tools.bench_memory $(ARGS)
 
 doctor: env  ## Look at this machine and say what to do.
 	@$(BIN)/python -m tools.doctor $(ARGS)

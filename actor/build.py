@@ -19,6 +19,7 @@ from actor.rewards import JudgedEnv
 from actor.rewards.late_labels import LateLabels
 from actor.rollout import Rollout
 from actor.spool import Spool
+from actor.steadiness import steady
 from actor.timings import TimingLog
 from actor.video import FilmedEnv
 from robot_infra import envs, safety
@@ -52,11 +53,12 @@ class Actor:
         self.rollout.recorder.close_abandoned()
         self.reporter.write()
         try:
-            self.rollout.run(
-                num_episodes=self.config.num_episodes,
-                after_episode=self.reporter.after_episode,
-                on_tick=self._on_tick,
-            )
+            with steady():
+                self.rollout.run(
+                    num_episodes=self.config.num_episodes,
+                    after_episode=self.reporter.after_episode,
+                    on_tick=self._on_tick,
+                )
         finally:
             self.labels.apply()
             self._hand_over()

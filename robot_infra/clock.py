@@ -16,6 +16,8 @@ class TickClock:
     num_late: int = 0
     lateness_s: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_REMEMBERED))
     """How long after its time each of the last ticks ended, in seconds."""
+    work_s: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_REMEMBERED))
+    """How much of each of the last ticks was over when its end was waited for, in seconds."""
     _ends_at: float = 0.0
 
     def start(self) -> None:
@@ -25,6 +27,7 @@ class TickClock:
     def wait(self) -> None:
         """Sleeps until the tick is over; a tick that is over already is counted, and time starts anew from it."""
         left_s = self._ends_at - time.monotonic()
+        self.work_s.append(self.period_s - left_s)
         if left_s > 0:
             time.sleep(left_s)
         self.num_ticks += 1

@@ -11,7 +11,7 @@ def choose_ports(usual: TransportConfig) -> tuple[int, int, str]:
     """Returns the request port, the broadcast port and a message where they are not the usual ones."""
     for port in (usual.request_port, usual.broadcast_port):
         if not _is_free(port):
-            request, broadcast = _free_port(), _free_port()
+            request, broadcast = free_port(), free_port()
             holder = port_holder(port)
             who = f" by {holder}" if holder else ""
             return request, broadcast, f"Port {port} is in use{who}; this run uses {request} and {broadcast} instead."
@@ -60,7 +60,8 @@ def _is_free(port: int) -> bool:
         return True
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """Returns a TCP port of this machine that nobody listens at."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]

@@ -28,7 +28,7 @@ Tell = Callable[[str], None]
 
 
 class Process:
-    """One script of `experiments/sim_pnp`, with its output in a log file."""
+    """One script or module, with its output in a log file."""
 
     def __init__(self, name: str, command: Sequence[str], log: Path) -> None:
         """Starts nothing yet."""
@@ -53,6 +53,13 @@ class Process:
                 start_new_session=True,
                 preexec_fn=_end_with_parent,
             )
+
+    @property
+    def pid(self) -> int:
+        """Number of the process; raises HiorsError before its start."""
+        if self._process is None:
+            raise HiorsError(f"The {self.name} was not started yet.")
+        return self._process.pid
 
     def poll(self) -> int | None:
         """Returns the exit status, negative for a signal; None while it runs."""

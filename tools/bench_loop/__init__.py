@@ -1,0 +1,1 @@
+"""Jitter of the control loop."""
