@@ -38,11 +38,13 @@ class Process:
         self._process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
         self._num_failures = 0
+        self._is_asked = False
 
     def start(self) -> None:
         """Starts the script. The terminal's Ctrl-C does not reach it, and it ends when the demo dies."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self._started = time.monotonic()
+        self._is_asked = False
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command,
@@ -83,8 +85,9 @@ class Process:
         self.start()
 
     def ask_to_stop(self) -> None:
-        """Sends SIGINT: the orderly end."""
-        if self._process is not None and self._process.poll() is None:
+        """Sends SIGINT, the orderly end, once: a second one ends an actor at once."""
+        if self._process is not None and self._process.poll() is None and not self._is_asked:
+            self._is_asked = True
             self._process.send_signal(signal.SIGINT)
 
     def wait(self, timeout_s: float) -> bool:

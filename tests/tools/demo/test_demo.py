@@ -2,6 +2,7 @@ import io
 import os
 import signal
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,20 @@ def test_a_killed_process_is_started_again(tmp_path: Path) -> None:
     with Crew([worker, goal], told.append) as crew:
         crew.run_until_finished(goal, kill_once)
     assert told == ["The actor ended (signal SIGKILL); it is started again."]
+
+
+def test_a_process_is_interrupted_once_so_that_an_actor_hands_over_before_it_ends(tmp_path: Path) -> None:
+    noted = tmp_path / "interrupts"
+    worker = shell(
+        "actor", f"trap 'echo int >> {noted}; N=1' INT; touch {tmp_path / 'ready'}; "
+        "until [ -n \"$N\" ]; do sleep 0.05; done; sleep 0.5", tmp_path,
+    )  # fmt: skip
+    with Crew([worker], do_none_tell):
+        while not (tmp_path / "ready").exists():
+            time.sleep(0.01)
+        worker.ask_to_stop()
+        worker.ask_to_stop()
+    assert noted.read_text() == "int\n"
 
 
 def test_nothing_is_left_running_after_a_phase(tmp_path: Path) -> None:
