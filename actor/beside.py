@@ -57,12 +57,14 @@ class Beside:
             beside.keyboard.listen(VerdictKeys(beside.bus).on_key)
         elif "keyboard" in config.actor.rewards.sources:
             raise ConfigError("actor.rewards.sources names 'keyboard', but actor.devices.keyboard is empty.")
+        if "console" in config.actor.rewards.sources and not config.actor.console.enabled:
+            raise ConfigError("actor.rewards.sources names 'console', but actor.console.enabled is false.")
         return beside
 
     def judged(self, env: RobotEnv) -> RobotEnv:
-        """Returns the robot with the configured judges; the robot itself where only it judges and nobody has keys."""
+        """Returns the robot with the configured judges, and a person with keys or a console, who may always judge."""
         rewards = self.config.actor.rewards
-        if rewards.sources == ["environment"]:
+        if rewards.sources == ["environment"] and self.keyboard is None and not self.config.actor.console.enabled:
             return env
         return JudgedEnv(env, self.bus, environment_judges="environment" in rewards.sources, watchers=self._watchers())
 

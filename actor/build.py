@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from actor.beside import Beside
 from actor.clearance import Clearance
+from actor.console import Console
+from actor.console.shown_env import ShownEnv
 from actor.intervention import Control
 from actor.latency import LatencyEstimate
 from actor.pacer import Pacer
@@ -103,25 +105,35 @@ def opened(config: RunConfig) -> Iterator[Actor]:
         client = LearnerClient(config.transport, config.ip, actor_id=actor.id, spec=env.spec, spool=spool)
         client.start()
         stack.callback(client.close)
-        yield _assemble(config, env, client, spool, beside)
+        console = Console.of(config, beside.bus) if config.actor.console.enabled else None
+        actor = _assemble(config, env, client, spool, beside, console)
+        if console is not None and isinstance(env, ShownEnv):
+            stack.callback(console.close)
+            console.serve(actor.rollout, env, spool, client)
+        yield actor
 
 
 def build_env(config: RunConfig, beside: Beside) -> RobotEnv:
     """Returns the robot with its judges, filmed where that is configured."""
     env = beside.judged(envs.build(config.environment))
-    return FilmedEnv(env, RunDirectory.of(config).root / "videos") if config.environment.save_video else env
+    if config.environment.save_video:
+        env = FilmedEnv(env, RunDirectory.of(config).root / "videos")
+    return ShownEnv(env) if config.actor.console.enabled else env
 
 
-def _assemble(config: RunConfig, env: RobotEnv, client: LearnerClient, spool: Spool, beside: Beside) -> Actor:
+def _assemble(
+    config: RunConfig, env: RobotEnv, client: LearnerClient, spool: Spool, beside: Beside, console: Console | None
+) -> Actor:
     run, actor = RunDirectory.of(config), config.actor
     clearance = Clearance(learner=client, room=spool)
     speed = env.spec.control_hz * config.environment.realtime_factor
     pacer = Pacer(1 / speed if speed and not keeps_time(env) else 0.0)
     progress = Progress.load(run.spool(actor.id).with_name(f"{actor.id}.progress.json"))
     policy = _policy(config, env.spec, client, clearance)
+    operator = _operator(config, env, beside)
     control = Control(
         policy=policy,
-        operator=_operator(config, env, beside),
+        operator=operator if console is None else console.operator(env.spec, operator),
         execution_horizon=actor.execution_horizon,
         plan=_realtime_plan(config, policy, 1 / speed if speed else 0.0),
     )
@@ -135,8 +147,9 @@ def _assemble(config: RunConfig, env: RobotEnv, client: LearnerClient, spool: Sp
         pacer=pacer,
         seed_offset=actor.seed_offset,
         timings=TimingLog(path=run.metrics / f"actor-{actor.id}-timings.jsonl"),
+        recovery=None if console is None else console.recovery,
     )
-    labels = LateLabels(bus=beside.bus, recorder=rollout.recorder)
+    labels = LateLabels(bus=beside.bus, recorder=rollout.recorder, progress=progress)
     reporter = Reporter(
         progress=progress,
         pacer=pacer,
@@ -158,8 +171,10 @@ def _operator(config: RunConfig, env: RobotEnv, beside: Beside) -> Operator | No
     if person is not None:
         return person
     inner = env
-    while isinstance(inner, FilmedEnv | JudgedEnv):
+    while isinstance(inner, FilmedEnv | JudgedEnv | ShownEnv):
         inner = inner.env
+    if config.actor.console.enabled and not envs.has_scripted_person(inner):
+        return None
     return envs.build_operator(inner, config.actor.intervention, always_drive=always_drive)
 
 

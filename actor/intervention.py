@@ -4,7 +4,7 @@
          ▲                                                                        │
          └────────────── the person lets go: a new chunk is asked for ────────────┘
 
-While the person acts, the policy is not asked.
+While the person acts, the policy is not asked. A person who says HOLD keeps the robot still: nobody acts.
 """
 
 import math
@@ -14,7 +14,7 @@ import numpy as np
 
 from actor.plan import NO_POLICY, ChunkPolicy, Plan, SteppedPlan
 from actor.realtime_plan import ChunkNote, RealTimePlan
-from robot_infra.interfaces import Operator, Transition
+from robot_infra.interfaces import HOLD, Operator, Transition
 from serl_launcher.types import Observation, Outcome, Source
 
 __all__ = ["NO_POLICY", "ChunkPolicy", "Control", "Decision"]
@@ -49,6 +49,10 @@ class Control:
     """Turns chunks into actions; None: execute, then ask and wait."""
     num_takeovers: int = 0
     """Takeovers in this episode."""
+    num_human_steps: int = 0
+    """Ticks of this episode at which the person acted."""
+    newest: Decision | None = None
+    """What was decided last; None where nobody had a command."""
     _person_acts: bool = False
 
     def __post_init__(self) -> None:
@@ -59,7 +63,8 @@ class Control:
 
     def begin(self, observation: Observation) -> None:
         """Starts an episode; waits for the first chunk, because a robot at its start pose can wait safely."""
-        self.num_takeovers = 0
+        self.num_takeovers = self.num_human_steps = 0
+        self.newest = None
         self._person_acts = False
         if self.operator is not None:
             self.operator.reset()
@@ -68,9 +73,18 @@ class Control:
 
     def decide(self, observation: Observation) -> Decision | None:
         """Returns what to do now; None where neither person nor policy has a command: hold still."""
+        self.newest = self._decide(observation)
+        return self.newest
+
+    def _decide(self, observation: Observation) -> Decision | None:
         planned = self.plan.look() if self.plan is not None else None
         proposal = None if planned is None else planned.action
         command = self.operator.command(observation, proposal) if self.operator is not None else None
+        if command is HOLD:
+            self._person_acts = False
+            if self.plan is not None:
+                self.plan.drop()
+            return None
         if command is not None:
             version = NO_POLICY if planned is None else planned.policy_version
             return self._follow_person(command, proposal, version)
@@ -81,8 +95,9 @@ class Control:
         """Returns the outcome of the episode and who judged it."""
         if transition.outcome is not None:
             return transition.outcome, transition.judged_by
-        if self.operator is not None:
-            return self.operator.judge(transition), "human"
+        said = self.operator.judge(transition) if self.operator is not None else None
+        if said is not None:
+            return said, "human"
         return (Outcome.SUCCESS if transition.success else Outcome.FAILURE), "environment"
 
     def chunk_notes(self) -> list[ChunkNote]:
@@ -97,6 +112,7 @@ class Control:
         if not self._person_acts and self.policy is not None:
             self.num_takeovers += 1
         self._person_acts = True
+        self.num_human_steps += 1
         if self.plan is not None:
             self.plan.drop()
         return Decision(action=command, source=Source.HUMAN, policy_version=version, proposal=proposal)

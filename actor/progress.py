@@ -83,6 +83,13 @@ class Progress:
             self.recent.append(episode)
         self._save()
 
+    def relabel(self, number: int, outcome: Outcome) -> None:
+        """Corrects how a finished episode went, where it is remembered."""
+        for index, episode in enumerate(self.recent):
+            if episode.number == number:
+                self.recent[index] = msgspec.structs.replace(episode, outcome=outcome)
+                self._save()
+
     def success_rate(self, num_episodes: int = RECENT) -> float:
         """Returns the share of successes among the last episodes; 0 where there are none."""
         last = list(self.recent)[-num_episodes:]

@@ -54,6 +54,11 @@ class Recorder:
     """Steps of the current episode."""
     last_episode_id: str | None = None
     """The episode that ended last; late labels are about it."""
+    last_number: int = -1
+    """Its number."""
+    last_outcome: Outcome | None = None
+    """Its newest label."""
+    _number: int = -1
     _episode: EpisodeStarted | None = None
     _unwritten_end: EpisodeEnded | None = None
     """End of an episode that the log refused; without it the log does not know the outcome."""
@@ -76,7 +81,7 @@ class Recorder:
         """Starts an episode and returns its id."""
         episode_id = f"{self.actor_id}-{self.log.epoch}-{number}"
         self._episode = EpisodeStarted(episode_id, prompt, time.time(), seed)
-        self.num_steps = 0
+        self.num_steps, self._number = 0, number
         return episode_id
 
     def record(self, observation: Observation, decision: Decision, transition: Transition) -> None:
@@ -95,11 +100,14 @@ class Recorder:
             final = encode_observation(observation, self.spec)
             self._append_end(self._episode.episode_id, self.num_steps, final, (outcome, labelled_by))
             self.last_episode_id = self._episode.episode_id
+            self.last_number, self.last_outcome = self._number, outcome
         self._episode = None
 
     def label(self, episode_id: str, outcome: Outcome, labelled_by: str) -> None:
         """Judges an earlier episode, or corrects its label; the newest label counts."""
         self.log.append(EpisodeLabelled(episode_id, outcome, labelled_by, time.time()))
+        if episode_id == self.last_episode_id:
+            self.last_outcome = outcome
 
     def _encode(
         self, episode_id: str, observation: Observation, decision: Decision, transition: Transition

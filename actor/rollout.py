@@ -13,11 +13,12 @@ from actor.intervention import NO_POLICY, Control
 from actor.pacer import Pacer
 from actor.progress import EpisodeSummary, Progress
 from actor.recorder import Recorder
+from actor.recovery import Recovery
 from actor.timings import HELD, TimingLog
 from robot_infra import safety
 from robot_infra.interfaces import RobotEnv, Transition
 from serl_launcher.errors import SafetyError, SpoolFull
-from serl_launcher.types import Observation, Outcome, Source
+from serl_launcher.types import Observation, Outcome
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,6 @@ class _Tally:
 
     number: int
     started_s: float = field(default_factory=time.monotonic)
-    num_human_steps: int = 0
     policy_version: int = NO_POLICY
 
 
@@ -50,6 +50,8 @@ class Rollout:
     seed_offset: int = 0
     timings: TimingLog | None = None
     """Where the durations of every tick go."""
+    recovery: Recovery | None = None
+    """Who clears faults; None: a fault ends the actor."""
     gate: safety.Gate = field(init=False)
     """What every command passes; remembers how the robot moves, and its faults."""
 
@@ -62,12 +64,25 @@ class Rollout:
             if not self.clearance.wait_for_next_episode():
                 return
             try:
+                self._require_no_fault()
                 episode = self.play_episode(on_tick)
             except SpoolFull as exc:
                 self._wait_for_room(exc)
                 continue
+            except SafetyError as exc:
+                if self.recovery is None:
+                    raise
+                self.recovery.wait(
+                    exc, self.env, self.gate, is_stopping=self.clearance.is_stopping, on_tick=on_tick
+                )  # fmt: skip
+                continue
             self.progress.finish(episode)
             after_episode(episode)
+
+    def _require_no_fault(self) -> None:
+        """Raises SafetyError where somebody stopped the robot between two episodes: not even a reset may move it."""
+        if self.gate.fault is not None:
+            raise SafetyError(self.gate.fault.message)
 
     def _wait_for_room(self, reason: SpoolFull) -> None:
         """Waits until the spool takes events again; what it has of the cut-off episode is closed as aborted."""
@@ -98,7 +113,7 @@ class Rollout:
                 transition, was_decided = self._tick(observation, tally)
                 observation = transition.observation
                 is_over = transition.terminated or transition.truncated
-                if is_over and was_decided:
+                if is_over and (was_decided or transition.outcome is not None):
                     outcome, labelled_by = self.control.judge(transition)
                 self.pacer.finish_tick()
                 on_tick()
@@ -127,7 +142,6 @@ class Rollout:
         self._note_tick(began_s, decided_s, decision.chunk_index)
         self.recorder.record(observation, decision, transition)
         self.gate.note_executed(transition.executed_action)
-        tally.num_human_steps += decision.source is Source.HUMAN
         tally.policy_version = max(tally.policy_version, decision.policy_version)
         return transition, True
 
@@ -137,6 +151,9 @@ class Rollout:
 
     def _hold(self, observation: Observation) -> Transition:
         """Keeps the robot where it was last commanded to; nobody decided that, so nobody should learn from it."""
+        if safety.standing_still(self.env.spec, observation.state) is None and self.gate.last_command is not None:
+            # The last motion again would be no rest.
+            return self.env.step(self.gate.admit(np.zeros(self.env.spec.action_dim, np.float32)))
         command = self.gate.hold()
         if command is None:
             return _nothing_happened(observation, self.env.spec.action_dim)
@@ -154,7 +171,7 @@ class Rollout:
             number=tally.number,
             outcome=outcome,
             num_steps=self.recorder.num_steps,
-            num_human_steps=tally.num_human_steps,
+            num_human_steps=self.control.num_human_steps,
             num_takeovers=self.control.num_takeovers,
             policy_version=tally.policy_version,
             duration_s=time.monotonic() - tally.started_s,

@@ -1,7 +1,8 @@
 """What an actor needs from a robot and from the person beside it. Real robots and simulators both satisfy it."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from enum import Enum
+from typing import Final, Protocol
 
 import numpy as np
 
@@ -69,6 +70,15 @@ def keeps_time(env: RobotEnv) -> bool:
     return bool(getattr(env, "keeps_time", False))
 
 
+class Hold(Enum):
+    """What an operator says instead of an action: stand still, and do not let the policy act either."""
+
+    HOLD = "hold"
+
+
+HOLD: Final = Hold.HOLD
+
+
 class Operator(Protocol):
     """The person beside the robot: may take over at any tick, and judges the episode. May be a script."""
 
@@ -76,8 +86,10 @@ class Operator(Protocol):
         """A new episode begins; nobody has taken over."""
         ...
 
-    def command(self, observation: Observation, proposal: np.ndarray | None) -> np.ndarray | None:
+    def command(self, observation: Observation, proposal: np.ndarray | None) -> np.ndarray | Hold | None:
         """Returns the person's action, float32 [A], while the person is in control, else None; called once per tick.
+
+        HOLD: the person was in control and is gone (a lost connection); nobody acts until somebody decides.
 
         Args:
             observation: What the robot senses now.
@@ -85,6 +97,6 @@ class Operator(Protocol):
         """
         ...
 
-    def judge(self, transition: Transition) -> Outcome:
-        """Returns how the episode went, given its last transition."""
+    def judge(self, transition: Transition) -> Outcome | None:
+        """Returns how the episode went, given its last transition; None leaves it to the environment."""
         ...

@@ -27,9 +27,9 @@ class Watcher(Protocol):
 class JudgedEnv:
     """Wraps a robot; satisfies `robot_infra.interfaces.RobotEnv`.
 
-    A verdict of success ends the episode with reward 1, one of failure with 0. Where the environment is not among the
-    judges its own reward and success do not count, and an episode that runs out of time without a verdict is
-    unlabelled: it waits for a late label.
+    A verdict of success ends the episode with reward 1, one of failure with 0; `aborted` cuts it off. Where the
+    environment is not among the judges its own reward and success do not count, and an episode that runs out of time
+    without a verdict is unlabelled: it waits for a late label.
     """
 
     def __init__(
@@ -59,9 +59,9 @@ class JudgedEnv:
             watcher.look(transition.observation)
         verdict = self._bus.take()
         if verdict is not None:
-            success = verdict.outcome is Outcome.SUCCESS
+            success, aborted = verdict.outcome is Outcome.SUCCESS, verdict.outcome is Outcome.ABORTED
             transition = replace(
-                transition, reward=float(success), terminated=True, truncated=False, success=success,
+                transition, reward=float(success), terminated=not aborted, truncated=aborted, success=success,
                 outcome=verdict.outcome, judged_by=verdict.by,
             )  # fmt: skip
         elif not self._environment_judges:

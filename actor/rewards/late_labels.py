@@ -3,6 +3,7 @@
 import logging
 from dataclasses import dataclass
 
+from actor.progress import Progress
 from actor.recorder import Recorder
 from actor.rewards.bus import RewardBus
 
@@ -15,6 +16,7 @@ class LateLabels:
 
     bus: RewardBus
     recorder: Recorder
+    progress: Progress
 
     def apply(self) -> None:
         """Labels the last ended episode by every verdict that came too late for it; without one they are dropped."""
@@ -24,4 +26,5 @@ class LateLabels:
                 logger.warning("A verdict (%s) came before the first episode; it is dropped.", verdict.outcome)
                 continue
             self.recorder.label(episode_id, verdict.outcome, verdict.by)
+            self.progress.relabel(self.recorder.last_number, verdict.outcome)
             logger.info("Episode %s is now labelled %s by %s.", episode_id, verdict.outcome, verdict.by)

@@ -17,7 +17,7 @@ from robot_infra.devices.axes import Axes
 from robot_infra.interfaces import Transition
 from serl_launcher.errors import ConfigError
 from serl_launcher.specs import RobotSpec
-from serl_launcher.types import Observation, Outcome
+from serl_launcher.types import Observation
 
 TAKEOVER_KEY = "t"
 OFFSET_FADES_S = 0.5
@@ -166,9 +166,8 @@ class Teleoperator:
         standing = safety.standing_still(self._spec, observation.state)
         return self._hand.action(np.zeros(self._spec.action_dim) if standing is None else standing)
 
-    def judge(self, transition: Transition) -> Outcome:
-        """Returns what the environment says; verdicts by key come with the transition."""
-        return Outcome.SUCCESS if transition.success else Outcome.FAILURE
+    def judge(self, transition: Transition) -> None:
+        """Leaves it to the environment; verdicts by key come with the transition."""
 
     def _wants_control(self) -> bool:
         if self._by_touch and self._hand.is_active:

@@ -1,5 +1,5 @@
 """Environments: what an actor can drive, by name."""
 
-from robot_infra.envs.build import build, build_operator
+from robot_infra.envs.build import build, build_operator, has_scripted_person
 
-__all__ = ["build", "build_operator"]
+__all__ = ["build", "build_operator", "has_scripted_person"]

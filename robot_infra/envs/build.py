@@ -28,14 +28,24 @@ def build_operator(env: RobotEnv, config: InterventionConfig, *, always_drive: b
         config: When the person takes over.
         always_drive: Whether the person drives every tick (demonstrations).
     """
+    simulator = _known_simulator(env)
+    if simulator is not None:
+        return ScriptedPerson(simulator, config, always_drive=always_drive)
+    raise ConfigError(
+        f"No scripted person knows {env.spec.name!r}. Set actor.devices.hand to what you drive with, or "
+        "actor.console.enabled=true to drive in a browser, or actor.intervention.enabled=false."
+    )
+
+
+def has_scripted_person(env: RobotEnv) -> bool:
+    """Whether `build_operator` knows a person for that environment."""
+    return _known_simulator(env) is not None
+
+
+def _known_simulator(env: RobotEnv) -> SimPnp | None:
     while isinstance(env, Wrapped):
         env = env.env
-    if isinstance(env, GymnasiumRobot) and isinstance(env.env, SimPnp):
-        return ScriptedPerson(env.env, config, always_drive=always_drive)
-    raise ConfigError(
-        f"No scripted person knows {type(env).__name__}. Set actor.devices.hand to what you drive with, or "
-        "actor.intervention.enabled=false."
-    )
+    return env.env if isinstance(env, GymnasiumRobot) and isinstance(env.env, SimPnp) else None
 
 
 def _build_sim_pnp(config: EnvironmentConfig) -> RobotEnv:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from serl_launcher.config.beside import DevicesConfig, RewardsConfig
+from serl_launcher.config.beside import ConsoleConfig, DevicesConfig, RewardsConfig
 from serl_launcher.errors import ConfigError
 
 
@@ -51,6 +51,7 @@ class ActorConfig:
     intervention: InterventionConfig = field(default_factory=InterventionConfig)
     devices: DevicesConfig = field(default_factory=DevicesConfig)
     rewards: RewardsConfig = field(default_factory=RewardsConfig)
+    console: ConsoleConfig = field(default_factory=ConsoleConfig)
     wait_for_policy_s: float = 0.0
     """How long to wait for the learner's first answer before giving up; 0: for ever."""
     flush_s: float = 30.0

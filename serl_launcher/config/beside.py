@@ -1,4 +1,4 @@
-"""Settings of the person beside the robot: what is in the hand, and who judges an episode."""
+"""Settings of the person beside the robot: what is in the hand, who judges an episode, the console on the network."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -54,4 +54,41 @@ class RewardsConfig:
         if not 1 <= self.num_positive <= self.window:
             raise ConfigError(
                 f"actor.rewards.num_positive must lie in [1, window={self.window}], got {self.num_positive}."
+            )
+
+
+@dataclass(kw_only=True, slots=True)
+class ConsoleConfig:
+    """The operator console: a web page that the actor serves. Its address, with a token, is in the actor's log."""
+
+    enabled: bool = False
+    """Whether there is a page. It can always take over, judge and stop, whatever else the person uses."""
+    bind: str = "127.0.0.1"
+    """Address it listens at. Beyond loopback nothing is encrypted; `ssh -L 8770:localhost:8770 <robot>` is safer."""
+    port: int = 8770
+    """0: any free one."""
+    fps: float = 10.0
+    """Pictures per second that a viewer gets of each camera, at most."""
+    jpeg_quality: int = 70
+    """Of the pictures on the page, 1..100; recordings have their own."""
+    max_viewers: int = 8
+    deadman_s: float = 0.5
+    """A person who drives and is not heard for so long has lost the robot: it holds still."""
+    jog_speed: float = 0.2
+    """Full deflection on the page: share of an action's range per second where actions are positions (never more than
+    environment.max_speed), else share of the range itself."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.fps <= 60:
+            raise ConfigError(f"actor.console.fps must lie in (0, 60], got {self.fps}.")
+        if not 1 <= self.jpeg_quality <= 100:
+            raise ConfigError(f"actor.console.jpeg_quality must lie in [1, 100], got {self.jpeg_quality}.")
+        if not 0 <= self.port < 65536 or self.max_viewers < 1:
+            raise ConfigError(
+                f"actor.console needs a port below 65536 and 1 viewer or more, got {self.port} and {self.max_viewers}."
+            )
+        if not self.deadman_s >= 0.2 or not 0 < self.jog_speed <= 1:
+            raise ConfigError(
+                "actor.console.deadman_s must be 0.2 or more (the page speaks ten times a second) and jog_speed lie in "
+                f"(0, 1], got {self.deadman_s} and {self.jog_speed}."
             )

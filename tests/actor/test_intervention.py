@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from actor.intervention import NO_POLICY, Control
+from robot_infra.interfaces import HOLD, Transition
 from serl_launcher.types import Observation, Outcome, Source
 from tests.actor.tiny_robot import Person, PromptFollower, TinyRobot
 
@@ -98,6 +99,34 @@ def test_without_a_person_the_environment_judges():
     robot.reset(seed=0)
     reached = robot.step(np.array([0.5, 0.5], np.float32))
     assert control(policy=PromptFollower()).judge(reached) == (Outcome.SUCCESS, "environment")
+
+
+class Gone(Person):
+    """Is lost at the second tick."""
+
+    def command(self, observation: Observation, proposal: np.ndarray | None):
+        super().command(observation, proposal)
+        return HOLD if self.tick == 2 else None
+
+
+class Silent(Person):
+    def judge(self, transition: Transition):
+        return None
+
+
+def test_a_person_who_says_hold_keeps_the_policy_from_acting(observation: Observation):
+    acting = Control(policy=PromptFollower(), operator=Gone(frozenset()), execution_horizon=4)
+    acting.begin(observation)
+    decisions = [acting.decide(observation) for _ in range(3)]
+    assert [decision and decision.source for decision in decisions] == [Source.POLICY, None, Source.POLICY]
+
+
+def test_a_person_may_leave_the_verdict_to_the_environment():
+    robot = TinyRobot()
+    robot.reset(seed=0)
+    reached = robot.step(np.array([0.5, 0.5], np.float32))
+    acting = Control(policy=PromptFollower(), operator=Silent(frozenset()), execution_horizon=4)
+    assert acting.judge(reached) == (Outcome.SUCCESS, "environment")
 
 
 def test_the_person_judges_where_there_is_one():

@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from actor.progress import Progress
 from actor.recorder import Recorder
 from actor.rewards import JudgedEnv, RewardBus, Verdict
 from actor.rewards.classifier import ClassifierWatcher
@@ -119,7 +120,7 @@ def test_a_new_episode_forgets_the_pictures_of_the_one_before():
 def test_late_labels_reach_the_episode_that_ended_last(tmp_path: Path):
     spool = open_spool(tmp_path)
     bus, recorder = RewardBus(), Recorder(log=spool, spec=SPEC, actor_id="actor-0")
-    labels = LateLabels(bus=bus, recorder=recorder)
+    labels = LateLabels(bus=bus, recorder=recorder, progress=Progress.load(tmp_path / "progress.json"))
     bus.post(SUCCESS)
     labels.apply()
     recorder.last_episode_id = "actor-0-1-3"

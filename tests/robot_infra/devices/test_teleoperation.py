@@ -9,10 +9,9 @@ from hypothesis.extra.numpy import arrays
 from robot_infra import safety
 from robot_infra.devices.axes import Axes
 from robot_infra.devices.teleoperation import Follower, Mover, Teleoperator
-from robot_infra.interfaces import Transition
 from serl_launcher.errors import ConfigError
 from serl_launcher.specs import RobotSpec
-from serl_launcher.types import Observation, Outcome
+from serl_launcher.types import Observation
 
 SPEC = RobotSpec(
     name="two", cameras=(), state_names=("j0", "gripper"), action_names=("j0", "gripper"), action_low=(-1.0, 0.0),
@@ -105,15 +104,6 @@ def test_touching_the_device_takes_over_and_letting_go_hands_back():
 def test_axes_that_make_no_sense_are_refused(axes: dict[str, list[object]], message: str):
     with pytest.raises(ConfigError, match=message):
         Mover(Stick(), SPEC, axes)
-
-
-@pytest.mark.parametrize(("success", "outcome"), [(True, Outcome.SUCCESS), (False, Outcome.FAILURE)])
-def test_the_environment_judges_where_no_key_did(success: bool, outcome: Outcome):
-    end = Transition(
-        observation=seen(0, 0), reward=0.0, terminated=True, truncated=False, success=success,
-        executed_action=np.zeros(2, np.float32),
-    )  # fmt: skip
-    assert Teleoperator(Follower(Leader(), SPEC), SPEC).judge(end) is outcome
 
 
 @settings(max_examples=50, deadline=None)

@@ -1,0 +1,88 @@
+"""How the control loop is doing, read from outside of it: plain attributes, no lock, nothing that makes it wait."""
+
+import time
+from collections import deque
+from dataclasses import dataclass, field
+
+from actor.console.desk import Desk
+from actor.console.messages import State
+from actor.console.shown_env import ShownEnv
+from actor.plan import NO_POLICY
+from actor.recovery import Recovery
+from actor.reporting import Connection
+from actor.rollout import Rollout
+from actor.spool import Spool
+from robot_infra.clock import TickClock
+from robot_infra.interfaces import keeps_time
+from serl_launcher.types import Source
+
+RATE_WINDOW_S = 1.0
+
+
+@dataclass(slots=True)
+class _Rate:
+    """Ticks per second over the last second."""
+
+    seen: deque[tuple[float, int]] = field(default_factory=deque)
+
+    def note(self, now: float, count: int) -> float:
+        self.seen.append((now, count))
+        while len(self.seen) > 2 and now - self.seen[1][0] >= RATE_WINDOW_S:
+            self.seen.popleft()
+        began_s, before = self.seen[0]
+        return (count - before) / (now - began_s) if now > began_s else 0.0
+
+
+@dataclass(kw_only=True, slots=True)
+class LoopState:
+    """Everything that the page shows beside the pictures; used by one thread."""
+
+    rollout: Rollout
+    env: ShownEnv
+    desk: Desk
+    spool: Spool
+    connection: Connection
+    recovery: Recovery
+    _rate: _Rate = field(default_factory=_Rate)
+
+    def seen_by(self, viewer: int, *, num_viewers: int) -> State:
+        """Returns what that viewer is told."""
+        rollout, progress, now = self.rollout, self.rollout.progress, time.monotonic()
+        fault = self.recovery.reason or (rollout.gate.fault.message if rollout.gate.fault is not None else "")
+        newest = self.env.newest
+        spec = self.env.spec
+        shows_state = newest is not None and spec.state_names == spec.action_names
+        return State(
+            mode=self.desk.mode, holder=self.desk.holder, has_seat=self.desk.seat == viewer, num_viewers=num_viewers,
+            is_resetting=self.env.is_resetting, still_s=round(now - self.env.seen_s, 2) if newest is not None else 0.0,
+            rate_hz=round(self._rate.note(now, self.env.num_ticks), 1), num_missed=self._num_missed(),
+            source="held" if self.recovery.reason else _source_of(rollout), fault=fault,
+            episode=max(progress.num_started - 1, 0), step=rollout.recorder.num_steps,
+            num_human_steps=rollout.control.num_human_steps, num_takeovers=rollout.control.num_takeovers,
+            prompt=newest.prompt if newest is not None else "", last_outcome=rollout.recorder.last_outcome or "",
+            policy_version=_policy_version(rollout),
+            is_connected=self.connection.is_connected, num_unsent=self.spool.num_pending,
+            unsent_bytes=self.spool.pending_bytes, num_episodes=progress.num_finished,
+            success_rate_20=round(progress.success_rate(), 3),
+            intervention_rate_20=round(progress.intervention_rate(), 3),
+            state=tuple(round(float(value), 4) for value in newest.state) if shows_state and newest is not None else (),
+        )  # fmt: skip
+
+    def _num_missed(self) -> int:
+        clock = getattr(self.env, "clock", None) if keeps_time(self.env) else None
+        return clock.num_late if isinstance(clock, TickClock) else self.rollout.pacer.num_late
+
+
+def _policy_version(rollout: Rollout) -> int:
+    """Returns the weights that acted last; -1 where none did."""
+    newest, recent = rollout.control.newest, rollout.progress.recent
+    if newest is not None and newest.policy_version != NO_POLICY:
+        return newest.policy_version
+    return recent[-1].policy_version if recent else NO_POLICY
+
+
+def _source_of(rollout: Rollout) -> str:
+    newest = rollout.control.newest
+    if newest is None:
+        return "held"
+    return "person" if newest.source is Source.HUMAN else "policy"
