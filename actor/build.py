@@ -156,7 +156,7 @@ def _assemble(
         connection=client,
         status_path=run.status(f"actor-{actor.id}"),
         num_unsent=lambda: spool.num_pending,
-        figures=control.figures,
+        figures=lambda: {**control.figures(), **(policy.figures() if policy is not None else {})},
     )
     return Actor(
         rollout=rollout, reporter=reporter, client=client, spool=spool, clearance=clearance, config=actor, labels=labels

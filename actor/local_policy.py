@@ -5,6 +5,7 @@ import shutil
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -16,12 +17,24 @@ from actor.progress import Throttle
 from serl_launcher.errors import DeadlineExceeded, SpecMismatch
 from serl_launcher.images import decode_image, encode_image, stack_images
 from serl_launcher.policies.any_policy import load_any_policy
+from serl_launcher.policies.pi0 import Pi0Policy
 from serl_launcher.specs import RobotSpec
 from serl_launcher.types import ActionChunk, Observation, Unfinished
 
 logger = logging.getLogger(__name__)
 
 FETCH_TIMEOUT_S = 60.0
+
+
+@dataclass(kw_only=True, slots=True)
+class _Seen:
+    """A batch of observations, as policies take it."""
+
+    images: np.ndarray
+    state: np.ndarray
+    prompts: list[str]
+    image_valid: np.ndarray | None = None
+    unfinished: Sequence[Unfinished | None] = ()
 
 
 class LocalPolicy:
@@ -40,12 +53,21 @@ class LocalPolicy:
         self._generator = torch.Generator(device=device).manual_seed(seed)
         check_same_robot(self._policy.spec, spec, directory)
 
-    def act(self, observations: list[Observation]) -> list[ActionChunk]:
-        """Returns one chunk per observation, from one batched call of the policy."""
-        images = np.stack([self._images_of(observation) for observation in observations])
-        state = np.stack([observation.state for observation in observations])
-        prompts = [observation.prompt for observation in observations]
-        actions = self._policy.act(images, state, prompts, generator=self._generator)
+    def act(self, observations: list[Observation], unfinished: Sequence[Unfinished | None] = ()) -> list[ActionChunk]:
+        """Returns one chunk per observation, from one batched call of the policy.
+
+        `unfinished` is what each robot still executes, for policies that continue it; empty where that is not known.
+        """
+        seen = _Seen(
+            images=np.stack([self._images_of(observation) for observation in observations]),
+            state=np.stack([observation.state for observation in observations]),
+            prompts=[observation.prompt for observation in observations],
+            unfinished=unfinished,
+        )
+        if any(unfinished) and isinstance(self._policy, Pi0Policy):
+            actions = self._policy.act_on(seen, generator=self._generator)
+        else:
+            actions = self._policy.act(seen.images, seen.state, seen.prompts, generator=self._generator)
         return [ActionChunk(actions=chunk, policy_version=self.version) for chunk in actions]
 
     def _images_of(self, observation: Observation) -> np.ndarray:
@@ -96,19 +118,20 @@ class FollowingPolicy:
     ) -> "Future[list[ActionChunk]]":
         """Returns at once; the future gives one chunk per observation, or DeadlineExceeded while there are no weights.
 
-        `unfinished` is not used: chunks are drawn afresh.
+        `unfinished` is what each robot still executes.
         """
-        del unfinished
-        return self._acting.submit(self._act, observations, time.monotonic(), timeout_s)
+        return self._acting.submit(self._act, observations, unfinished, time.monotonic(), timeout_s)
 
-    def _act(self, observations: list[Observation], began_s: float, timeout_s: float) -> list[ActionChunk]:
+    def _act(
+        self, observations: list[Observation], unfinished: Sequence[Unfinished | None], began_s: float, timeout_s: float
+    ) -> list[ActionChunk]:
         while not self._refresh():
             if time.monotonic() - began_s >= timeout_s:
                 raise DeadlineExceeded("The learner has published no policy yet.")
             time.sleep(STOP_POLL_S)
         assert self._current is not None
         started_s = time.monotonic()
-        chunks = self._current.act(observations)
+        chunks = self._current.act(observations, unfinished)
         ended_s = time.monotonic()
         timings = {
             "queue": 1e3 * (started_s - began_s), "model": 1e3 * (ended_s - started_s),

@@ -3,9 +3,12 @@
 import logging
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from typing import Protocol
+
+import numpy as np
 
 from actor.realtime_plan import Answer
 from serl_launcher.errors import DeadlineExceeded, PolicyError, Refused
@@ -16,6 +19,7 @@ logger = logging.getLogger(__name__)
 COMPLAIN_EVERY_S = 60.0
 RETRY_AFTER_S = 0.25
 STOP_POLL_S = 0.1
+_WINDOW = 1000
 TEMPORARY = (DeadlineExceeded, Refused, PolicyError)
 """Failures after which asking again makes sense; every other error is a person's business."""
 
@@ -58,6 +62,7 @@ class RemotePolicy:
         self._quiet_until_s = -math.inf
         self.num_failures = 0
         """Questions that were answered by an error or not in time."""
+        self._round_trips_ms: deque[float] = deque(maxlen=_WINDOW)
         self._away_since: float | None = None
         self._complained_at = -math.inf
         self._has_answered = False
@@ -84,7 +89,7 @@ class RemotePolicy:
                 time.sleep(min(RETRY_AFTER_S, max(give_up_at - time.monotonic(), 0.0)))
             else:
                 self._pending = None
-                self._note_answer()
+                self._note_answer(chunk)
                 return chunk
             if time.monotonic() >= give_up_at:
                 return None
@@ -120,7 +125,7 @@ class RemotePolicy:
                 self._quiet_until_s = time.monotonic() + RETRY_AFTER_S
                 self._note_failure(exc)
             else:
-                self._note_answer()
+                self._note_answer(chunk)
                 answers.append(Answer(tick=tick, chunk=chunk))
         return answers
 
@@ -152,7 +157,17 @@ class RemotePolicy:
             self._complained_at = now
             logger.warning("No actions from the learner for %.0f s: %s Still asking.", waited_s, error)
 
-    def _note_answer(self) -> None:
+    def figures(self) -> dict[str, float]:
+        """Returns failed questions, and percentiles of the newest round trips in milliseconds."""
+        figures = {"num_failed_requests": float(self.num_failures)}
+        if self._round_trips_ms:
+            p50, p99 = np.percentile(list(self._round_trips_ms), [50, 99])
+            figures |= {"round_trip_ms_p50": round(float(p50), 2), "round_trip_ms_p99": round(float(p99), 2)}
+        return figures
+
+    def _note_answer(self, chunk: ActionChunk) -> None:
+        if "round_trip" in chunk.timings_ms:
+            self._round_trips_ms.append(chunk.timings_ms["round_trip"])
         if self._away_since is not None:
             logger.info("The learner answers again after %.0f s.", time.monotonic() - self._away_since)
         self._away_since = None

@@ -10,6 +10,7 @@ then, so that the robot never waits while a chunk is longer than latency and exe
 out all the same, the robot holds still, and the next chunk begins with its first action.
 """
 
+import math
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -75,6 +76,8 @@ class ChunkNote:
     jump: float
     """Largest difference to what the old chunk had planned for the same tick, robot units; NaN: it had nothing."""
     timings_ms: dict[str, float]
+    difference: np.ndarray | None = None
+    """float32 [A]: what is planned for that tick with the chunk, less what was without; None: nothing was."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -89,7 +92,8 @@ class RealTimePlan:
     """`switch`: the newest chunk counts. `ensemble`: all that know the tick are averaged (ACT, arXiv:2304.13705).
     `rtc`: the policy is told what is still planned, and continues it (arXiv:2506.07339); then as `switch`."""
     max_under_way: int = 2
-    """Questions that may be open at a time; with `rtc` one, for each continues the one before."""
+    """Questions that may be open at a time. `rtc` uses more than one only where chunks are shorter than twice the
+    latency, because each answer continues the one before: standing still is worse than a seam."""
     ensemble_decay: float = 0.01
     """`ensemble`: weights fall as exp(-decay * i), i = 0 for the oldest chunk."""
     num_held: int = 0
@@ -150,10 +154,19 @@ class RealTimePlan:
         return {"num_held_ticks": self.num_held, "latency_ticks": self.latency.ticks, **self.latency.figures()}
 
     def _is_due(self) -> bool:
-        limit = 1 if self.chunking == RTC else self.max_under_way
-        if self.policy.num_under_way >= limit:
+        if self.policy.num_under_way >= self._limit():
             return False
         return self._asked_at is None or self._tick - self._asked_at >= self.execution_horizon or not self._active
+
+    def _limit(self) -> int:
+        """Returns how many questions may be open now."""
+        if self.chunking != RTC:
+            return self.max_under_way
+        if not self._active:
+            return 1
+        # Asked every s ticks, chunks of H actions that arrive d ticks late follow one another while s <= H - d.
+        left = len(self._active[-1].chunk.actions) - self.latency.ticks
+        return min(self.max_under_way, math.ceil(self.latency.ticks / left)) if left > 0 else self.max_under_way
 
     def _unfinished(self) -> Unfinished | None:
         if self.chunking != RTC or not self._active:
@@ -174,8 +187,12 @@ class RealTimePlan:
         if self.chunking != ENSEMBLE:
             self._active = self._active[-1:]
         new = self._mixed(tick)
-        jump = float("nan") if old is None or new is None else float(np.abs(new - old).max())
-        self.notes.append(ChunkNote(tick=asked, delay_ticks=tick - asked, jump=jump, timings_ms=dict(chunk.timings_ms)))
+        difference = None if old is None or new is None else new - old
+        jump = float("nan") if difference is None else float(np.abs(difference).max())
+        note = ChunkNote(
+            tick=asked, delay_ticks=tick - asked, jump=jump, timings_ms=dict(chunk.timings_ms), difference=difference
+        )
+        self.notes.append(note)
 
     def _planned(self) -> Planned | None:
         self._active = [each for each in self._active if each.start + len(each.chunk.actions) > self._tick]

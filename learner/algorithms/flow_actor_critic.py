@@ -38,9 +38,11 @@ from learner.replay.batch import Batch
 from learner.replay.reader import ReplayDataset
 from learner.replay.views import newest_steps
 from learner.trainer.optimization import Optimization
+from learner.trainer.publishing import Snapshot
 from serl_launcher.config.dataset import DatasetConfig
 from serl_launcher.config.training import AlgoConfig
 from serl_launcher.policies import load_policy, save_policy
+from serl_launcher.policies.snapshots import PolicySnapshots
 
 
 class FlowActorCritic:
@@ -59,6 +61,7 @@ class FlowActorCritic:
         self._target = TargetCritics(critics, config.sac.soft_target_update_rate)
         self._generator = torch.Generator(self.policy.device).manual_seed(seed)
         self._part = part
+        self._snapshots = PolicySnapshots()
         self.num_updates = 0
         """Of either kind."""
 
@@ -119,6 +122,11 @@ class FlowActorCritic:
         """Writes the policy to act with into an existing directory."""
         with self._actor.published_weights():
             save_policy(self.policy, directory)
+
+    def snapshot_policy(self) -> Snapshot:
+        """Returns the policy to act with as it is now, to be written while training goes on."""
+        with self._actor.published_weights():
+            return self._snapshots.take(self.policy)
 
     def load_policy(self, directory: Path) -> None:
         """Takes over saved weights."""

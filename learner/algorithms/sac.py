@@ -9,7 +9,6 @@ Legend: B batch, E critics, A action width (continuous dimensions), D width of f
 """
 
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -31,15 +30,15 @@ from learner.losses.discrete import double_dqn_target, toggle_penalty
 from learner.replay.batch import Batch
 from learner.replay.reader import ReplayDataset
 from learner.replay.views import newest_steps
-from learner.trainer.optimization import Optimization
+from learner.trainer.optimization import Optimization, unwrapped
+from learner.trainer.publishing import Snapshot
 from serl_launcher.config.dataset import DatasetConfig
 from serl_launcher.config.sac import SacConfig
 from serl_launcher.config.training import AlgoConfig
 from serl_launcher.networks.gaussian import TanhGaussian
 from serl_launcher.networks.observation import random_shift
 from serl_launcher.policies.gaussian import GaussianPolicy, load_gaussian, save_gaussian
-
-_Module = TypeVar("_Module", bound=nn.Module)
+from serl_launcher.policies.snapshots import PolicySnapshots
 
 
 class Actor(nn.Module):
@@ -96,8 +95,9 @@ class Sac:
         self._target = TargetCritics(critics, config.sac.soft_target_update_rate)
         self._generator = torch.Generator(policy.device).manual_seed(seed)
         self._part = part
-        self._temperature_module = _unwrapped(self._temperature.module, Temperature)
-        self._actor_module = _unwrapped(self._actor.module, Actor)
+        self._snapshots = PolicySnapshots()
+        self._temperature_module = unwrapped(self._temperature.module, Temperature)
+        self._actor_module = unwrapped(self._actor.module, Actor)
 
     @property
     def num_updates(self) -> int:
@@ -161,6 +161,11 @@ class Sac:
         """Writes the policy to act with into an existing directory."""
         with self._actor.published_weights():
             save_gaussian(self.policy, directory)
+
+    def snapshot_policy(self) -> Snapshot:
+        """Returns the policy to act with as it is now, to be written while training goes on."""
+        with self._actor.published_weights():
+            return self._snapshots.take(self.policy)
 
     def load_policy(self, directory: Path) -> None:
         """Takes over saved weights."""
@@ -291,8 +296,3 @@ _CHOICE_EDGES = torch.tensor([-1 / 3, 1 / 3])
 def target_entropy(config: SacConfig, action_dim: int) -> float:
     """Returns the entropy that the temperature aims at."""
     return -float(action_dim) if config.target_entropy is None else config.target_entropy
-
-
-def _unwrapped(module: nn.Module, kind: type[_Module]) -> _Module:
-    """Returns what accelerate wrapped."""
-    return next(each for each in module.modules() if isinstance(each, kind))

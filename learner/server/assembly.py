@@ -88,7 +88,15 @@ class LearnerServer:
             "num_sealed_episodes": counts.num_sealed_episodes,
             "policy_version": self._inference.policy_version,
             "inference": self._inference.figures(),
-            "actors": self._gateway.snapshot(),
+            "actors": self._actors(),
+        }
+
+    def _actors(self) -> dict[str, dict[str, JSON]]:
+        """Returns the figures of each actor, its own and what inference counts of it."""
+        misses = self._inference.metrics.deadline_misses if isinstance(self._inference, InferenceService) else {}
+        return {
+            actor_id: {**figures, "num_deadline_misses": misses.get(actor_id, 0)}
+            for actor_id, figures in self._gateway.snapshot().items()
         }
 
     def _parts(self) -> list[InferenceService | PolicyWatcher | Worker]:

@@ -3,6 +3,8 @@
     submit -> queue -> gather (max_batch, max_wait_ms) -> drop the late -> decode -> policy.act -> reply
                           ^ a newer policy is taken over here, between batches
 
+A batch waits for others only while somebody who asked lately is missing from it: one robot alone never waits.
+
 A policy call that fails is repeated on halves of its batch, so that one bad request harms no other and a batch that
 is too large for the memory shrinks. A version that fails on its first request gives way to the last one that answered.
 Every request gets exactly one answer. Imports no torch: what a policy is made of is its own affair.
@@ -17,7 +19,7 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 
 from learner.lifetime import Worker
-from learner.server.inference_metrics import InferenceMetrics
+from learner.server.inference_metrics import InferenceMetrics, actor_of
 from learner.server.lanes import Lanes, decode_lanes, join_lanes
 from learner.server.requests import Batch, LanesPolicy, LoadedPolicy, Policy, Reply, Request, refuse
 from serl_launcher.config.training import ServerConfig
@@ -30,6 +32,8 @@ from serl_launcher.types import Unfinished
 logger = logging.getLogger(__name__)
 
 _IDLE_S = 0.2
+_LATELY_S = 5.0
+"""Whoever asked within this time is expected to ask again."""
 
 
 class InferenceService:
@@ -43,6 +47,7 @@ class InferenceService:
         self._loaded: LoadedPolicy | None = None
         self._proven: LoadedPolicy | None = None
         self._max_batch = config.max_batch
+        self._asked_s: dict[str, float] = {}
         self._worker = Worker("inference", self._work)
         self.metrics = InferenceMetrics()
 
@@ -121,11 +126,13 @@ class InferenceService:
         if first is None:
             return []
         batch, size = [first], len(first)
+        missing = self._expected() - {actor_of(first.key)}
         until = time.monotonic() + self._config.max_wait_ms / 1e3
         while size < self._max_batch:
-            request = self._next(max(until - time.monotonic(), 0.0))
+            request = self._next(max(until - time.monotonic(), 0.0) if missing else 0.0)
             if request is None:
                 break
+            missing.discard(actor_of(request.key))
             if size + len(request) > self._max_batch:
                 self._postponed = request
                 break
@@ -135,9 +142,17 @@ class InferenceService:
 
     def _next(self, timeout_s: float) -> Request | None:
         try:
-            return self._requests.get(timeout=timeout_s) if timeout_s > 0 else self._requests.get_nowait()
+            request = self._requests.get(timeout=timeout_s) if timeout_s > 0 else self._requests.get_nowait()
         except queue.Empty:
             return None
+        self._asked_s[actor_of(request.key)] = request.arrived_s
+        return request
+
+    def _expected(self) -> set[str]:
+        """Returns who asked lately."""
+        since = time.monotonic() - _LATELY_S
+        self._asked_s = {actor: at_s for actor, at_s in self._asked_s.items() if at_s >= since}
+        return set(self._asked_s)
 
     def _answer(self, requests: list[Request]) -> None:
         requests = self._without_expired(requests)

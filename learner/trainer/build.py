@@ -144,4 +144,7 @@ def _outputs(config: RunConfig, run: RunDirectory, checkpoints: Checkpoints) -> 
     checkpoints.clean()
     newest = publication.latest(run.policies)
     sink = MetricSink(run.metrics / "trainer.jsonl", config.logging, run_name=config.unique_identifier)
-    return Outputs(Publisher(run.policies), checkpoints, sink, newest_version=-1 if newest is None else newest.version)
+    return Outputs(
+        Publisher(run.policies), checkpoints, sink, newest_version=-1 if newest is None else newest.version,
+        server_status=run.status("server"),
+    )  # fmt: skip

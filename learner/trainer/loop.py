@@ -96,7 +96,8 @@ class Trainer:
         if num_updates % self._config.training.checkpoint_period == 0:
             self._checkpoint()
         if num_updates % self._config.logging.log_period == 0 and self._outputs is not None:
-            self._outputs.log(self._row(metrics), num_updates=num_updates)
+            row = {**self._row(metrics), **self._outputs.server_figures()}
+            self._outputs.log(row, num_updates=num_updates)
 
     def status(self) -> dict[str, JSON]:
         """Returns what the status file tells; called from another thread."""

@@ -10,6 +10,7 @@ from learner.trainer.checkpoints import Checkpoints, TrainerState
 from learner.trainer.feed import DataFeed
 from learner.trainer.progress import Progress
 from learner.trainer.publishing import BackgroundPublisher, Snapshotting
+from learner.trainer.serving_figures import serving_figures
 from serl_launcher.metrics import MetricSink
 from serl_launcher.publication import Publisher
 
@@ -20,9 +21,19 @@ class Outputs:
     """The files of one training run."""
 
     def __init__(
-        self, publisher: Publisher, checkpoints: Checkpoints, metrics: MetricSink, *, newest_version: int
-    ) -> None:
-        """Writes through the three; `newest_version` is what is published already, -1 for nothing."""
+        self, publisher: Publisher, checkpoints: Checkpoints, metrics: MetricSink, *, newest_version: int,
+        server_status: Path | None = None,
+    ) -> None:  # fmt: skip
+        """Writes through the three.
+
+        Args:
+            publisher: Of policies.
+            checkpoints: Where they go.
+            metrics: Where rows go.
+            newest_version: What is published already, -1 for nothing.
+            server_status: Status file of the learner server, whose figures join each row; None: there is none.
+        """
+        self._server_status = server_status
         self._publisher = publisher
         self._background = BackgroundPublisher(publisher)
         self._checkpoints = checkpoints
@@ -74,6 +85,10 @@ class Outputs:
     def log(self, metrics: Mapping[str, float], *, num_updates: int) -> None:
         """Writes one row of metrics."""
         self._metrics.write(metrics, step=num_updates)
+
+    def server_figures(self) -> dict[str, float]:
+        """Returns what the learner server last told of serving, named `server/...` and `actor/<id>/...`."""
+        return {} if self._server_status is None else serving_figures(self._server_status)
 
     def close(self) -> None:
         """Ends the publications, which are then on disk, and the metrics.

@@ -34,7 +34,7 @@ class ActorConfig:
     """How chunks of such a robot join. `switch`: the newest counts. `ensemble`: all that know the tick are averaged.
     `rtc`: the policy continues what is still planned (real-time chunking)."""
     max_requests: int = 2
-    """Requests of such a robot that may be under way at a time (`rtc`: one)."""
+    """Requests of such a robot that may be under way at a time (`rtc`: one, unless it would run out of actions)."""
     ensemble_decay: float = 0.01
     """`ensemble`: weights fall as exp(-decay * i), i = 0 for the oldest chunk (ACT, arXiv:2304.13705)."""
     num_episodes: int = 0

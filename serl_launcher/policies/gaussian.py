@@ -132,8 +132,13 @@ def save_gaussian(policy: GaussianPolicy, directory: Path) -> None:
     directory.mkdir(parents=True, exist_ok=True)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in policy.state_dict().items()}
     save_file(weights, directory / _WEIGHTS_FILE)
-    (directory / CONFIG_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(policy.config)))
-    (directory / _SPEC_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(policy.spec)))
+    save_gaussian_settings(policy.config, policy.spec, directory)
+
+
+def save_gaussian_settings(config: GaussianConfig, spec: RobotSpec, directory: Path) -> None:
+    """Writes everything but the weights into a directory that exists."""
+    (directory / CONFIG_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(config)))
+    (directory / _SPEC_FILE).write_bytes(msgspec.json.format(msgspec.json.encode(spec)))
 
 
 def load_gaussian(directory: Path, *, device: str | torch.device = "cpu") -> GaussianPolicy:

@@ -156,6 +156,16 @@ def test_real_time_chunking_asks_one_question_at_a_time():
     assert policy.asked == [3, 12, 21]
 
 
+@pytest.mark.parametrize("delay", [7, 9, 10])
+def test_real_time_chunking_asks_ahead_only_where_the_robot_would_stand_still(delay):
+    policy = Delayed(horizon=16, delay=delay)
+    plan = plan_for(policy, execution_horizon=4, chunking="rtc", max_under_way=2)
+    run(plan, policy, 80)
+    assert plan.num_held == 0
+    most = max(sum(tick <= asked < tick + delay for asked in policy.asked) for tick in range(10, 70))
+    assert most == (1 if delay < 8 else 2)
+
+
 def test_a_takeover_forgets_everything_and_the_hand_back_asks_at_once():
     policy = Delayed(horizon=12, delay=1)
     plan = plan_for(policy)

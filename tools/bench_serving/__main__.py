@@ -1,7 +1,7 @@
 """Serving, measured: `python -m tools.bench_serving`; figures as a table and as JSON.
 
 Servers and actors are processes of this machine. Nothing else should run. Scenarios: overhead, actors, throughput,
-training, publication, restart.
+training, recording, publication, restart.
 """
 
 import argparse
@@ -27,6 +27,7 @@ SCENARIOS: dict[str, Callable[[Bench], list[Result]]] = {
     "actors": scenarios.many_actors,
     "throughput": scenarios.throughput,
     "training": scenarios.while_training,
+    "recording": scenarios.while_recording,
     "publication": _publication,
     "restart": scenarios.restart,
 }

@@ -1,6 +1,7 @@
 """One actor of the benchmark, in a process of its own: asks, waits, notes how long it took."""
 
 import contextlib
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -119,6 +120,7 @@ def _ask_websocket(order: ClientOrder, spec: RobotSpec, stack: contextlib.ExitSt
 
 def _ask_lerobot(order: ClientOrder, spec: RobotSpec, stack: contextlib.ExitStack) -> Ask:
     del spec
+    os.chdir(order.root)  # LeRobot logs into the working directory.
     from tools.bench_serving.lerobot_peer import LeRobotClient  # Imports torch and lerobot.
 
     client = LeRobotClient(order.ports[0])

@@ -28,6 +28,10 @@ class ServerOrder(msgspec.Struct, kw_only=True):
     broadcast_port: int = 0
     policies: str = ""
     """Publications to follow instead of the stand-in model."""
+    is_sealing: bool = False
+    """Whether closed episodes become files of a dataset."""
+    switch_interval_ms: float = 0.0
+    """How long a thread keeps the interpreter while another waits for it; 0: what the learner's server sets."""
     trains_inside: bool = False
     """Whether training runs in a thread of the server, to show why it should not."""
 

@@ -6,12 +6,17 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import msgspec
 
 from tools.bench_serving.orders import ClientOrder, ClientResult, ServerOrder
+from tools.bench_transport.actor import Order
 
 _ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1"}
+EPISODE_STEPS = 50
+_STREAM_START_S = 8.0
+"""Time for recording actors to import and connect."""
 _START_S = 0.5
 """Between the last actor being ready and the measurement."""
 
@@ -47,6 +52,32 @@ def training(policies: str) -> Iterator[None]:
         yield
     finally:
         _end(process)
+
+
+@contextmanager
+def streaming(ports: tuple[int, int], root: Path, *, num_actors: int, hz: float) -> Iterator[None]:
+    """Has actors record steps of three pictures to a server, in episodes of EPISODE_STEPS, beside whatever runs."""
+    start_at_s = time.monotonic() + _STREAM_START_S
+    processes = []
+    try:
+        for number in range(num_actors):
+            order = Order(
+                actor_id=f"recorder-{number}", spool=str(root / f"recorder-{number}"), ports=ports, keys_dir=None,
+                encoding="jpeg", size=224, seconds=3600.0, window=1000, rate_hz=hz, episode_steps=EPISODE_STEPS,
+                start_at_s=start_at_s + number / (num_actors * hz),
+            )  # fmt: skip
+            command = [sys.executable, "-m", "tools.bench_transport.actor"]
+            process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, env=_ENVIRONMENT)
+            processes.append(process)
+            assert process.stdin is not None
+            process.stdin.write(msgspec.json.encode(order))
+            process.stdin.close()
+        time.sleep(max(0.0, start_at_s + 1.0 - time.monotonic()))
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
 
 
 def run_clients(orders: Sequence[ClientOrder]) -> list[ClientResult]:

@@ -1,5 +1,6 @@
 """What is measured. Each scenario returns figures with what is asked of them."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -15,7 +16,7 @@ from serl_launcher.publication import Publisher
 from tools import keys
 from tools.bench_results import Result, ratio
 from tools.bench_serving.orders import HIORS, LEROBOT, LOOP, OPENPI, ClientOrder, ClientResult, ServerOrder
-from tools.bench_serving.processes import finish_clients, run_clients, serving, start_clients, training
+from tools.bench_serving.processes import finish_clients, run_clients, serving, start_clients, streaming, training
 
 BASE_POLICY = Path(__file__).parents[2] / "robot_infra" / "assets" / "sim_pnp_base"
 MODEL_MS = 20.0
@@ -118,6 +119,48 @@ def while_training(bench: Bench) -> list[Result]:
     idle, beside, inside = figures["idle"], figures["trainer beside"], figures["trainer inside"]
     slowdown = Result("training/beside to idle", beside.value / idle.value, "x", at_most=1.5)
     return [*figures.values(), slowdown, Result("training/inside to idle", inside.value / idle.value, "x")]
+
+
+def while_recording(bench: Bench) -> list[Result]:
+    """The tail of answers while eight actors record and episodes are sealed: in the same process, and in another.
+
+    The difference between the two is what an inference process of its own would bring; `python's interval` is the
+    same process with the interpreter's default of 5 ms before a computing thread gives way.
+    """
+    figures = {}
+    for name, where, interval_ms in (
+        ("idle", None, 0.0), ("same process", "same", 0.0), ("another process", "other", 0.0),
+        ("same process, python's interval", "same", 5.0),
+    ):  # fmt: skip
+        root = bench.fresh("recording")
+        order = ServerOrder(
+            kind=HIORS, root=str(root / "server"), model_ms=MODEL_MS, encoding="jpeg", is_sealing=True,
+            switch_interval_ms=interval_ms,
+        )  # fmt: skip
+        with contextlib.ExitStack() as stack:
+            ports, _ = stack.enter_context(serving(order))
+            if where is not None:
+                beside = msgspec.structs.replace(order, root=str(root / "beside"))
+                into = ports if where == "same" else stack.enter_context(serving(beside))[0]
+                stack.enter_context(streaming(into, root, num_actors=8, hz=10.0))
+            client = ClientOrder(
+                kind=HIORS, actor_id="actor-0", ports=ports, root=str(root), seconds=2 * bench.seconds, hz=20.0,
+                encoding="jpeg",
+            )  # fmt: skip
+            [result] = run_clients([client])
+        beyond = np.subtract(result.round_trip_ms, result.model_ms)
+        figures[name] = beyond
+    rows = [
+        Result(f"recording/{name}/{label}", float(np.percentile(beyond, percent)), "ms")
+        for name, beyond in figures.items()
+        for label, percent in (("median", 50), ("p99", 99))
+    ]
+    tails = {name: MODEL_MS + float(np.percentile(beyond, 99)) for name, beyond in figures.items()}
+    return [
+        *rows,
+        Result("recording/same process to idle, p99 with the model", tails["same process"] / tails["idle"], "x"),
+        Result("recording/another process to idle, p99 with the model", tails["another process"] / tails["idle"], "x"),
+    ]
 
 
 def restart(bench: Bench) -> list[Result]:

@@ -1,6 +1,7 @@
 """One server of the benchmark, in a process of its own; prints its ports, ends when its standard input closes."""
 
 import contextlib
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import msgspec
 
+from learner.lifetime import share_interpreter
 from learner.serve.endpoint import Endpoint, EndpointConfig, EndpointThread
 from learner.serve.robots import served_robot
 from learner.server.assembly import policy_loader
@@ -15,8 +17,10 @@ from learner.server.gateway import Gateway
 from learner.server.inference import InferenceService
 from learner.server.ingest import Ingest
 from learner.server.policy_watcher import PolicyWatcher
+from learner.server.sealing import Sealer
 from serl_launcher.config.training import ServerConfig
 from serl_launcher.config.transport import TransportConfig
+from serl_launcher.datasets.writer import DatasetWriter
 from serl_launcher.journal import Journal
 from tools.bench_serving import orders
 from tools.bench_serving.model import PacedPolicy
@@ -27,6 +31,9 @@ from tools.bench_workload import bench_robot
 def main() -> None:
     """Serves as ordered."""
     order = msgspec.json.decode(sys.stdin.readline(), type=ServerOrder)
+    share_interpreter()
+    if order.switch_interval_ms:
+        sys.setswitchinterval(1e-3 * order.switch_interval_ms)
     with contextlib.ExitStack() as stack:
         ports = _SERVERS[order.kind](order, stack)
         sys.stdout.write(msgspec.json.encode(ports).decode() + "\n")
@@ -68,16 +75,27 @@ def _serve_hiors(order: ServerOrder, stack: contextlib.ExitStack) -> tuple[int, 
         request_port=order.request_port, broadcast_port=order.broadcast_port, keys_dir=order.keys_dir or None
     )
     journal = stack.enter_context(contextlib.closing(Journal(root / "journal", durability="os")))
+    ingest = Ingest(journal)
     gateway = Gateway(
-        config, spec=None, ingest=Ingest(journal), inference=_inference(order, stack), publications=root / "policies"
+        config, spec=None, ingest=ingest, inference=_inference(order, stack), publications=root / "policies"
     )
     gateway.bind()
     stop = threading.Event()
-    thread = threading.Thread(target=gateway.run, args=(stop,))
-    thread.start()
-    stack.callback(thread.join)
+    threads = [threading.Thread(target=gateway.run, args=(stop,))]
+    if order.is_sealing:
+        threads.append(threading.Thread(target=_seal, args=(root / "dataset", journal, ingest, stop)))
+    for thread in threads:
+        thread.start()
+        stack.callback(thread.join)
     stack.callback(stop.set)
     return gateway.ports
+
+
+def _seal(root: Path, journal: Journal, ingest: Ingest, stop: threading.Event) -> None:
+    while ingest.spec is None:
+        if stop.wait(0.1):
+            return
+    Sealer(journal, DatasetWriter(root, ingest.spec)).run(stop)
 
 
 def _serve_openpi(order: ServerOrder, stack: contextlib.ExitStack) -> tuple[int, int]:
@@ -100,6 +118,9 @@ def _serve_in_loop(order: ServerOrder, stack: contextlib.ExitStack) -> tuple[int
 
 
 def _serve_lerobot(order: ServerOrder, stack: contextlib.ExitStack) -> tuple[int, int]:
+    root = Path(order.root)
+    root.mkdir(parents=True, exist_ok=True)
+    os.chdir(root)  # LeRobot logs into the working directory.
     from tools.bench_serving.lerobot_peer import start_server  # Imports torch and lerobot.
 
     port, stop = start_server(_model(order))

@@ -3,6 +3,10 @@ import time
 
 import pytest
 
+from learner.algorithms.flow_actor_critic import FlowActorCritic
+from learner.algorithms.reject_sampling import RejectSampling
+from learner.algorithms.sac import Sac
+from learner.algorithms.sft import Sft
 from learner.trainer.publishing import BackgroundPublisher, Snapshotting
 from serl_launcher import publication
 from serl_launcher.publication import Publisher
@@ -78,6 +82,11 @@ def test_a_disk_that_refuses_is_heard_by_the_trainer_and_the_next_publication_is
 
 def test_closing_without_a_publication_is_no_error(publisher):
     publisher.close()
+
+
+@pytest.mark.parametrize("algorithm", [Sft, RejectSampling, Sac, FlowActorCritic])
+def test_every_algorithm_that_acts_is_published_beside_training(algorithm):
+    assert issubclass(algorithm, Snapshotting)
 
 
 def test_an_algorithm_without_snapshots_is_told_apart():

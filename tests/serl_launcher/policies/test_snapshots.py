@@ -7,6 +7,8 @@ from safetensors.torch import load_file, save_file
 
 from serl_launcher import publication
 from serl_launcher.policies import load_policy
+from serl_launcher.policies.any_policy import load_any_policy
+from serl_launcher.policies.gaussian import GaussianConfig, GaussianPolicy
 from serl_launcher.policies.snapshots import PolicySnapshots
 from serl_launcher.policies.tensor_files import write_tensors
 from serl_launcher.publication import Publisher
@@ -53,6 +55,18 @@ def test_a_snapshot_does_not_follow_the_weights(tmp_path):
     loaded = load_policy(published.path)
     assert loaded.norm_stats
     assert all(torch.equal(tensor, before[name]) for name, tensor in loaded.network.state_dict().items())
+
+
+def test_a_snapshot_of_a_gaussian_policy_loads_as_it_was(tmp_path):
+    policy = GaussianPolicy(GaussianConfig(hidden_dims=(4,)), SPEC)
+    before = {name: tensor.clone() for name, tensor in policy.state_dict().items()}
+    snapshot = PolicySnapshots().take(policy)
+    with torch.no_grad():
+        for parameter in policy.parameters():
+            parameter.add_(1.0)
+    published = Publisher(tmp_path / "policies").publish(snapshot, 1)
+    loaded = load_any_policy(publication.verify(published.path).path)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in loaded.state_dict().items())
 
 
 def test_two_snapshots_may_be_written_while_a_third_waits_for_memory(tmp_path):
