@@ -39,12 +39,13 @@ def main() -> None:
         started = time.monotonic()
         model = SAC(
             "MlpPolicy", "Pendulum-v1", seed=seed, learning_rate=3e-4, batch_size=256, learning_starts=100, gamma=0.99,
-            tau=0.005, device="cpu",
+            tau=0.005, device="cpu", stats_window_size=arguments.steps,
         )  # fmt: skip
         model.learn(arguments.steps)
         seconds = time.monotonic() - started
+        training = [(episode["t"], episode["r"], int(episode["l"])) for episode in model.ep_info_buffer or ()]
         returns = [evaluate(model, EVALUATION_SEED + number) for number in range(arguments.evaluations)]
-        results.append({"seed": seed, "returns": returns, "seconds": seconds})
+        results.append({"seed": seed, "returns": returns, "training": training, "seconds": seconds})
         means = [float(np.mean(result["returns"])) for result in results]
         content = {"steps": arguments.steps, "mean": float(np.mean(means)), "std": float(np.std(means)),
                    "results": results}  # fmt: skip

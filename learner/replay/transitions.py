@@ -33,6 +33,11 @@ class TransitionMemory:
         """Returns the number of steps kept, N."""
         return min(self._num_added, self.capacity)
 
+    @property
+    def states(self) -> np.ndarray:
+        """States of the steps kept, float32 [N, S]; a view."""
+        return self._state[: len(self)]
+
     def add(
         self, observation: Observation, action: np.ndarray, reward: float, following: Observation, *, terminated: bool
     ) -> None:

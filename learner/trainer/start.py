@@ -4,6 +4,8 @@ import logging
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+import torch
 from accelerate.utils import set_seed
 
 from learner.replay.reader import ReplayDataset
@@ -16,6 +18,9 @@ from serl_launcher.policies.normalization import with_least_std
 from serl_launcher.specs import RobotSpec
 
 logger = logging.getLogger(__name__)
+
+MIN_STATE_STD = 0.01
+"""Least deviation by which a Gaussian policy's state is divided: what hardly moves is not blown up."""
 
 
 def starting_policy(config: RunConfig, datasets: Sequence[ReplayDataset]) -> Pi0Policy:
@@ -57,13 +62,23 @@ def starting_gaussian(config: RunConfig, datasets: Sequence[ReplayDataset]) -> G
         raise ConfigError(
             "Nothing says what robot the policy is for: set checkpoint_path, or dataset.repo_id to demonstrations."
         )
-    return draw_gaussian(config, spec)
+    states = [dataset.steps.state for dataset in datasets if dataset.num_steps]
+    return draw_gaussian(config, spec, states=np.concatenate(states) if states else None)
 
 
-def draw_gaussian(config: RunConfig, spec: RobotSpec) -> GaussianPolicy:
-    """Returns a freshly drawn policy; raises ConfigError where the robot has no such gripper."""
+def draw_gaussian(config: RunConfig, spec: RobotSpec, *, states: np.ndarray | None = None) -> GaussianPolicy:
+    """Returns a freshly drawn policy.
+
+    Args:
+        config: Of the run.
+        spec: Of the robot.
+        states: Float32 [N, S], of demonstrations, by which the state is normalised for good; None: it is not.
+
+    Raises:
+        ConfigError: The robot has no such gripper.
+    """
     sac = config.algo.sac
-    return GaussianPolicy(
+    policy = GaussianPolicy(
         GaussianConfig(
             hidden_dims=tuple(sac.hidden_dims),
             image_features=sac.image_features,
@@ -72,6 +87,10 @@ def draw_gaussian(config: RunConfig, spec: RobotSpec) -> GaussianPolicy:
         ),
         spec,
     )
+    if states is not None:
+        std = np.maximum(states.std(axis=0), MIN_STATE_STD)
+        policy.encoder.set_state_statistics(torch.from_numpy(states.mean(axis=0)), torch.from_numpy(std))
+    return policy
 
 
 def _place(name: str, names: tuple[str, ...], kind: str) -> int | None:

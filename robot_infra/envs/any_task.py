@@ -15,6 +15,8 @@ from serl_launcher.errors import ConfigError
 
 RENDER = "render"
 PROMPT_LENGTH = 200
+_SUCCESS = ("success", "is_success", "succeed")
+"""What tasks call it when they are solved."""
 
 
 class TaskOptions(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -34,6 +36,10 @@ class TaskOptions(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """One name per state dimension; empty: `s0`, `s1`, ..."""
     action_names: list[str] = []
     """One name per action; empty: `a0`, `a1`, ... Equal to `state_names` where actions are positions of the state."""
+    action_low: list[float] = []
+    action_high: list[float] = []
+    """Narrower bounds of the actions; empty: the task's own. Where both are equal the action is no choice of the
+    robot's: the task is commanded that value."""
     prompt: str = ""
     """Instruction, where environment.prompts is empty."""
     success_reward: float | None = None
@@ -58,6 +64,8 @@ class AnyTask(gymnasium.Wrapper[dict[str, Any], np.ndarray, Any, Any]):
             raise ConfigError(f"{options.id}: expected a vector of continuous actions, got {env.action_space}.")
         if not np.isfinite([env.action_space.low, env.action_space.high]).all():
             raise ConfigError(f"{options.id}: expected bounded actions, got {env.action_space}.")
+        self._commands = _Commands(env.action_space, options)
+        self.action_space = self._commands.space
         pictures = {path for path in options.images.values() if path != RENDER}
         self._state_paths = options.state or [path for path in leaves(env.observation_space) if path not in pictures]
         width = sum(int(np.prod(self._space(path).shape or (1,))) for path in self._state_paths)
@@ -70,10 +78,10 @@ class AnyTask(gymnasium.Wrapper[dict[str, Any], np.ndarray, Any, Any]):
             }
         )
         self.state_names = tuple(options.state_names or (f"s{i}" for i in range(width)))
-        self.action_names = tuple(options.action_names or (f"a{i}" for i in range(env.action_space.shape[0])))
-        if len(self.state_names) != width or len(self.action_names) != env.action_space.shape[0]:
+        self.action_names = tuple(options.action_names or (f"a{i}" for i in range(self.action_space.shape[0])))
+        if len(self.state_names) != width or len(self.action_names) != self.action_space.shape[0]:
             raise ConfigError(
-                f"{options.id} has {width} state dimensions and {env.action_space.shape[0]} actions; options name "
+                f"{options.id} has {width} state dimensions and {self.action_space.shape[0]} actions; options name "
                 f"{len(self.state_names)} and {len(self.action_names)}."
             )
 
@@ -84,8 +92,8 @@ class AnyTask(gymnasium.Wrapper[dict[str, Any], np.ndarray, Any, Any]):
 
     def step(self, action: np.ndarray) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
         """Plays one tick; `success` in the last dictionary says whether the task is solved."""
-        observation, reward, terminated, truncated, found = self.env.step(action)
-        success = bool(found.get("success", found.get("is_success", False)))
+        observation, reward, terminated, truncated, found = self.env.step(self._commands.full(action))
+        success = any(bool(found.get(name, False)) for name in _SUCCESS)
         if self._options.success_reward is not None:
             success = success or float(reward) >= self._options.success_reward
         terminated = bool(terminated) or (success and self._options.terminates_on_success)
@@ -123,6 +131,30 @@ class AnyTask(gymnasium.Wrapper[dict[str, Any], np.ndarray, Any, Any]):
         if (picture.shape[1], picture.shape[0]) == self._size:
             return np.ascontiguousarray(picture)
         return np.asarray(Image.fromarray(picture).resize(self._size, Image.Resampling.BILINEAR))
+
+
+class _Commands:
+    """The robot's actions among the task's: within narrower bounds, and without those that are no choice."""
+
+    def __init__(self, space: spaces.Box, options: TaskOptions) -> None:
+        low = np.asarray(options.action_low or space.low, np.float32)
+        high = np.asarray(options.action_high or space.high, np.float32)
+        if low.shape != space.shape or high.shape != space.shape:
+            raise ConfigError(
+                f"{options.id} has {space.shape[0]} actions; action_low and action_high give {len(low)} and {len(high)}."
+            )
+        if (low > high).any() or (low < space.low).any() or (high > space.high).any():
+            raise ConfigError(
+                f"{options.id}: action_low and action_high must lie within {space}, got {low.tolist()}, {high.tolist()}."
+            )
+        self._fixed, self._chosen = low, low < high
+        self.space = spaces.Box(low[self._chosen], high[self._chosen], dtype=np.float32)
+
+    def full(self, action: np.ndarray) -> np.ndarray:
+        """Returns the task's action."""
+        command = self._fixed.copy()
+        command[self._chosen] = action
+        return command
 
 
 def make(config: EnvironmentConfig) -> AnyTask:

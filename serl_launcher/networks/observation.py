@@ -3,6 +3,8 @@
 Legend: B batch, C cameras, S state width, D width.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
@@ -15,13 +17,23 @@ _NUM_LAYERS = 4
 
 
 class ObservationEncoder(nn.Module):
-    """Strided convolutions per camera and the state, side by side; without cameras it is the state itself."""
+    """Strided convolutions per camera and the normalised state, side by side."""
+
+    state_mean: Tensor
+    state_std: Tensor
 
     def __init__(self, spec: RobotSpec, image_features: int) -> None:
         """Reads the cameras of the robot in their order; each becomes `image_features` numbers."""
         super().__init__()
         self.cameras = nn.ModuleList(_camera(camera.height, camera.width, image_features) for camera in spec.cameras)
         self.width = spec.state_dim + image_features * len(spec.cameras)
+        self.register_buffer("state_mean", torch.zeros(spec.state_dim))
+        self.register_buffer("state_std", torch.ones(spec.state_dim))
+
+    def set_state_statistics(self, mean: Float[Tensor, " S"], std: Float[Tensor, " S"]) -> None:
+        """Fixes what the state is normalised by; before, it is taken as it is."""
+        self.state_mean.copy_(mean)
+        self.state_std.copy_(std)
 
     def forward(self, images: UInt8[Tensor, "B C h w 3"], state: Float[Tensor, "B S"]) -> Float[Tensor, "B D"]:
         """Returns the features of one observation per row; images are uint8, the state in robot units."""
@@ -29,7 +41,12 @@ class ObservationEncoder(nn.Module):
             camera(images[:, number].permute(0, 3, 1, 2).float() / 127.5 - 1.0)
             for number, camera in enumerate(self.cameras)
         ]
-        return torch.cat([*seen, state], dim=1)
+        return torch.cat([*seen, (state - self.state_mean) / self.state_std], dim=1)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: Any) -> None:  # Any: torch's own.
+        for name in ("state_mean", "state_std"):  # Absent before 0.3: the state was taken as it is.
+            state_dict.setdefault(prefix + name, getattr(self, name))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
 def _camera(height: int, width: int, features: int) -> nn.Sequential:

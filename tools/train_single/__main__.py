@@ -11,15 +11,19 @@ from pathlib import Path
 
 import numpy as np
 
-from serl_launcher.config import load, run_main
+from learner.replay.transitions import TransitionMemory
+from robot_infra.envs.build import build
+from robot_infra.interfaces import RobotEnv
+from serl_launcher.config import RunConfig, load, run_main
 from serl_launcher.files import write_atomic
-from tools.train_single.demonstrations import read_demonstrations
-from tools.train_single.task import StateTask
-from tools.train_single.trial import Result, Trial
+from tools.train_single.demonstrations import play_demonstrations, read_demonstrations
+from tools.train_single.experts import expert_of
+from tools.train_single.takeovers import Takeovers
+from tools.train_single.trial import PlayedEpisode, Result, Trial
 
 logger = logging.getLogger(__name__)
 
-_STORY_EPISODES = 10
+_STORY_STEPS, _STORY_WIDTH = 2000, 100
 
 
 def main() -> int:
@@ -29,16 +33,18 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=20_000, help="steps of the task per seed")
     parser.add_argument("--evaluations", type=int, default=50, help="episodes of the evaluation per seed")
     parser.add_argument("--demonstrations", type=Path, help="dataset whose steps are half of every batch (RLPD)")
+    parser.add_argument("--expert-episodes", type=int, default=0, help="demonstrations to play by the task's expert")
+    parser.add_argument("--takeovers", type=float, default=0.0, help="chance that the expert takes over, at first")
+    parser.add_argument("--takeovers-until", type=float, default=0.5, help="share of the steps when that chance is 0")
     parser.add_argument("--output", type=Path, default=Path("outputs/single.json"))
     arguments, overrides = parser.parse_known_args()
     config = load(overrides)
+    env = build(config.environment)
     results, first_seed = [], config.seed
     for number in range(arguments.seeds):
         config.seed = first_seed + number
-        task = StateTask(config.environment.name, hz=config.environment.hz)
-        discount, root = config.algo.sac.discount, arguments.demonstrations
-        shown = None if root is None else read_demonstrations(root, task.spec, discount=discount)
-        trial = Trial(config, task, demonstrations=shown)
+        np.random.seed(config.seed)  # noqa: NPY002  Some tasks draw their start states from it.
+        trial = _trial(config, env, arguments)
         results.append(trial.run(arguments.steps, num_evaluations=arguments.evaluations, report=_report))
         logger.info("Seed %d: %s in %.0f s.", config.seed, _describe(results[-1:]), results[-1].seconds)
         _write(arguments.output, overrides, arguments.steps, results)
@@ -46,9 +52,29 @@ def main() -> int:
     return 0
 
 
-def _report(num_steps: int, total: float) -> None:
-    if num_steps % (_STORY_EPISODES * 200) == 0:
-        logger.info("Step %d: last episode %.1f.", num_steps, total)
+def _trial(config: RunConfig, env: RobotEnv, arguments: argparse.Namespace) -> Trial:
+    takeovers = None
+    if arguments.takeovers > 0:
+        expert = expert_of(config.environment, *env.spec.action_bounds())
+        takeovers = Takeovers(
+            expert, probability=arguments.takeovers, fades_until=arguments.takeovers_until, seed=config.seed
+        )
+    return Trial(config, env, demonstrations=_demonstrations(config, env, arguments), takeovers=takeovers)
+
+
+def _demonstrations(config: RunConfig, env: RobotEnv, arguments: argparse.Namespace) -> TransitionMemory | None:
+    if arguments.expert_episodes:
+        expert = expert_of(config.environment, *env.spec.action_bounds())
+        return play_demonstrations(config, env, expert, arguments.expert_episodes)
+    if arguments.demonstrations is not None:
+        return read_demonstrations(arguments.demonstrations, env.spec, discount=config.algo.sac.discount)
+    return None
+
+
+def _report(episode: PlayedEpisode) -> None:
+    logger.debug("Step %d: %s.", episode.num_steps, episode)
+    if episode.num_steps % _STORY_STEPS < _STORY_WIDTH:
+        logger.info("Step %d: last episode %.1f%s.", episode.num_steps, episode.total, " solved" * episode.success)
 
 
 def _describe(results: list[Result]) -> str:

@@ -1,12 +1,23 @@
-"""Demonstrations for learning in one process, from a dataset that an actor or LeRobot recorded."""
+"""Demonstrations for learning in one process: from a dataset that an actor or LeRobot recorded, or from an expert."""
 
+import logging
 from pathlib import Path
 
 from learner.replay.reader import ReplayDataset
 from learner.replay.transitions import TransitionMemory
+from robot_infra.interfaces import RobotEnv, Transition
+from serl_launcher.config import RunConfig
 from serl_launcher.errors import DatasetError
 from serl_launcher.specs import RobotSpec
 from serl_launcher.types import Observation
+from tools.train_single.experts import Expert
+
+logger = logging.getLogger(__name__)
+
+FIRST_SEED = 2_000_000
+"""Start states of demonstrations; neither training nor evaluation sees them."""
+_MOST_TRIES = 3
+"""Episodes played per demonstration wanted."""
 
 
 def read_demonstrations(root: Path, spec: RobotSpec, *, discount: float) -> TransitionMemory:
@@ -34,3 +45,44 @@ def read_demonstrations(root: Path, spec: RobotSpec, *, discount: float) -> Tran
             Observation(images={}, state=following, prompt=""), terminated=bool(steps.is_terminal[step]),
         )  # fmt: skip
     return memory
+
+
+def play_demonstrations(config: RunConfig, env: RobotEnv, expert: Expert, num_episodes: int) -> TransitionMemory:
+    """Returns the steps of so many successful episodes of an expert, in a memory with room for interventions.
+
+    Raises:
+        DatasetError: The expert fails too often.
+    """
+    memory = TransitionMemory(env.spec, capacity=config.dataset.capacity, discount=config.algo.sac.discount)
+    num_successes = 0
+    for number in range(_MOST_TRIES * num_episodes):
+        if num_successes == num_episodes:
+            break
+        steps = _play(env, expert, FIRST_SEED + number)
+        if not steps[-1][2].success:
+            continue
+        num_successes += 1
+        for observation, action, transition in steps:
+            memory.add(
+                observation, action, reward_of(config, transition), transition.observation,
+                terminated=transition.terminated,
+            )  # fmt: skip
+    if num_successes < num_episodes:
+        raise DatasetError(f"Expected {num_episodes} successes of the expert, got {num_successes} in {number + 1}.")
+    logger.info("%d demonstrations with %d steps.", num_successes, len(memory))
+    return memory
+
+
+def reward_of(config: RunConfig, transition: Transition) -> float:
+    """Returns what a step earns by `algo.sac.reward_from`."""
+    return float(transition.success) if config.algo.sac.reward_from == "label" else transition.reward
+
+
+def _play(env: RobotEnv, expert: Expert, seed: int) -> list[tuple[Observation, object, Transition]]:
+    observation, steps, is_over = env.reset(seed=seed), [], False
+    expert.begin()
+    while not is_over:
+        transition = env.step(expert.act(observation.state))
+        steps.append((observation, transition.executed_action, transition))
+        observation, is_over = transition.observation, transition.terminated or transition.truncated
+    return steps
