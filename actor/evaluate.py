@@ -21,17 +21,18 @@ from actor.start_states import read_starts, write_starts
 from robot_infra import envs
 from robot_infra.interfaces import RobotEnv
 from serl_launcher.config.root import RunConfig
-from serl_launcher.errors import CheckpointError, ConfigError
+from serl_launcher.errors import ConfigError
 from serl_launcher.policies import policy_hash
+from serl_launcher.policies.places import policy_directory
 from serl_launcher.run_directory import RunDirectory
 
 logger = logging.getLogger(__name__)
 
-WEIGHTS = "model.safetensors"
-
 
 def evaluate(config: RunConfig) -> EvaluationReport:
     """Evaluates `checkpoint_path`, writes report, table and videos, and returns the report."""
+    if config.checkpoint_path is None:
+        raise ConfigError("The eval actor needs checkpoint_path=<a policy, or a training checkpoint>; it is not set.")
     directory = policy_directory(config.checkpoint_path)
     digest = policy_hash(directory)
     logger.info("Evaluating %s, policy hash %s.", directory, digest)
@@ -78,19 +79,3 @@ def evaluate(config: RunConfig) -> EvaluationReport:
         logger.info("%s", line)
     logger.info("Report, table and videos are in %s.", output)
     return report
-
-
-def policy_directory(checkpoint_path: str | None) -> Path:
-    """Returns the directory with the weights: the path itself, or the `policy` inside a training checkpoint.
-
-    Raises:
-        ConfigError: No path was given.
-        CheckpointError: There are no weights at it.
-    """
-    if checkpoint_path is None:
-        raise ConfigError(f"The eval actor needs checkpoint_path=<directory with {WEIGHTS}>; it is not set.")
-    path = Path(checkpoint_path)
-    for directory in (path, path / "policy"):
-        if (directory / WEIGHTS).is_file():
-            return directory.absolute()
-    raise CheckpointError(f"Expected {WEIGHTS} in {path} or {path / 'policy'}; there is none. Check checkpoint_path.")

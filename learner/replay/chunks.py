@@ -91,7 +91,7 @@ class ChunkSampler:
             images=self._read(len(steps), lambda n, camera, out: self.dataset.image(int(steps[n]), camera, out)),
             state=columns.state[steps],
             prompts=[self.dataset.prompts[task] for task in tasks],
-            actions=columns.action[chunk],
+            actions=self.dataset.targets[chunk],
             is_pad=is_pad,
             reward=returns.reward,
             discount=returns.discount,

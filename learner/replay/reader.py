@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from learner.replay.columns import EpisodeTable, StepColumns, empty_tables, join, read_episodes
 from learner.replay.episode_rows import EpisodeRow, metadata_files, read_episode_rows, read_prompts
 from learner.replay.image_files import ImageFiles
+from learner.replay.targets import Targets
 from learner.replay.video_files import VideoFiles, picture_shape
 from serl_launcher.datasets import features
 from serl_launcher.datasets.layout import DatasetLayout, read_info
@@ -44,9 +45,19 @@ class ReplayDataset:
         revision: Grows whenever something changed; what is derived from the dataset is made anew when it did.
     """
 
-    def __init__(self, root: Path) -> None:
-        """Opens the dataset; raises DatasetError where it is damaged."""
+    def __init__(self, root: Path, *, label: str = "commanded") -> None:
+        """Opens the dataset.
+
+        Args:
+            root: Its directory.
+            label: What `targets` are: `commanded` or `measured`.
+
+        Raises:
+            DatasetError: It is damaged.
+            ConfigError: Measured labels, of a robot whose actions are no positions.
+        """
         self.root = root
+        self._targets = Targets(label)
         self.prompts: list[str] = []
         self.revision = 0
         self.spec: RobotSpec | None = None
@@ -75,6 +86,11 @@ class ReplayDataset:
     def num_steps(self) -> int:
         """Steps read so far, N."""
         return len(self.steps)
+
+    @property
+    def targets(self) -> np.ndarray:
+        """What a policy is to imitate at each step, float32 [N, A]: the commands, or what was measured after them."""
+        return self._targets.of(self.episodes, self.steps, self.final_state)
 
     @property
     def camera_names(self) -> tuple[str, ...]:
@@ -210,6 +226,7 @@ class ReplayDataset:
         )
         if self._layout.robot_spec.exists():
             self.spec = msgspec.json.decode(self._layout.robot_spec.read_bytes(), type=RobotSpec)
+        self._targets.check(described)
 
     def _add(self, rows: list[EpisodeRow], total: int) -> None:
         """Appends new episodes; `total` is how many there must be then."""

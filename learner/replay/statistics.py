@@ -47,7 +47,7 @@ def _chunk_actions(dataset: ReplayDataset, horizon: int, delta_mask: np.ndarray 
     steps = np.arange(0, dataset.num_steps, stride)
     episode = columns.episode[steps]
     chunk, is_pad = chunk_steps(steps, episodes.first_step[episode] + episodes.length[episode] - 1, horizon)
-    actions = columns.action[chunk]
+    actions = dataset.targets[chunk]
     if delta_mask is not None:
         mask = np.asarray(delta_mask, bool)
         if not len(mask) == actions.shape[-1] == columns.state.shape[-1]:

@@ -100,6 +100,7 @@ def accepted_steps(
         weights = intervention_weights(episodes, steps, config.weights, lead=lead)
         weights *= is_accepted[steps.episode]
         weights *= newest_steps(dataset, config.capacity)
+        weights *= is_at_varied_rate(steps, stride=config.policy_stride)
         return weights * moving(dataset)
 
     return weigh
@@ -113,7 +114,25 @@ def scores(episodes: EpisodeTable) -> np.ndarray:
 
 def accepted(episodes: EpisodeTable, *, threshold: float, min_steps: int) -> np.ndarray:
     """Returns which episodes are learned from, bool [E]: score at or above the threshold, and not too short."""
-    return (scores(episodes) >= threshold) & (episodes.length >= min_steps)
+    return (scores(episodes) >= threshold) & is_long_enough(episodes, min_steps=min_steps)
+
+
+def is_long_enough(episodes: EpisodeTable, *, min_steps: int) -> np.ndarray:
+    """Returns which episodes have `min_steps` steps or more, bool [E]: a label right after the start is an accident."""
+    return episodes.length >= min_steps
+
+
+def is_at_varied_rate(steps: StepColumns, *, stride: int) -> np.ndarray:
+    """Returns every step of a person and each `stride`-th of the policy's own, counted from where it took control.
+
+    Hi-ORS (arXiv:2510.26406) records a person at 10 Hz and its policy once per executed chunk of 20, so that a second
+    of help is as many samples as 20 s without; here all is recorded, and this chooses among it, bool [N].
+    """
+    by_policy = steps.source == Source.POLICY
+    number = np.arange(len(steps))
+    begins = by_policy & ~(np.r_[False, by_policy[:-1]] & np.r_[False, steps.episode[1:] == steps.episode[:-1]])
+    since = number - np.maximum.accumulate(np.where(begins, number, 0)) if len(steps) else number
+    return ~by_policy | (since % stride == 0)
 
 
 def intervention_weights(
@@ -162,7 +181,7 @@ class MovingSteps:
 def is_moving(dataset: ReplayDataset, steps: np.ndarray, *, threshold: float, horizon: int) -> np.ndarray:
     """Returns which of `steps` (int64 [B]) begin a chunk in which some joint moves, bool [B] (Hi-ORS, no-op filter).
 
-    A joint moves where the standard deviation of its commands, from the one before the chunk to the last real one in
+    A joint moves where the standard deviation of its targets, from the one before the chunk to the last real one in
     it, exceeds `threshold` (robot units). The command before counts, so that an episode's last step, a chunk of one,
     moves where it opens the hand. A threshold of 0 keeps every step.
     """
@@ -177,7 +196,7 @@ def is_moving(dataset: ReplayDataset, steps: np.ndarray, *, threshold: float, ho
         chunk, is_pad = chunk_steps(steps[block], last[block], horizon)
         window = np.concatenate([before[block, None], chunk], axis=1)
         is_unused = np.concatenate([np.zeros((len(window), 1), bool), is_pad], axis=1)
-        mask = np.repeat(is_unused[..., None], columns.action.shape[1], axis=2)
-        actions = np.ma.array(columns.action[window], mask=mask)
+        targets = dataset.targets[window]
+        actions = np.ma.array(targets, mask=np.repeat(is_unused[..., None], targets.shape[2], axis=2))
         result[block] = (actions.std(axis=1).filled(0) > threshold).any(axis=1)
     return result

@@ -47,8 +47,9 @@ def build_trainer(config: RunConfig) -> Trainer:
     torch.set_num_threads(config.training.num_threads)
     run = RunDirectory.of(config)
     ranks, accelerator = build_hardware(config)
-    demonstrations = [ReplayDataset(dataset_path(name)) for name in config.dataset.repo_id]
-    replay = ReplayDataset(run.replay)
+    label = config.dataset.label
+    demonstrations = [ReplayDataset(dataset_path(name), label=label) for name in config.dataset.repo_id]
+    replay = ReplayDataset(run.replay, label=label)
     score = score_of(config.training.keep_best, run.root)
     checkpoints = Checkpoints(run.checkpoints, keep=config.training.keep_checkpoints, score=score)
     newest = checkpoints.newest()
@@ -83,6 +84,11 @@ def _mixture(
     num_offline_steps = sum(dataset.num_steps for dataset in demonstrations)
 
     wanted = algorithm.sampling
+    if wanted.with_next and config.dataset.label != "commanded":
+        raise ConfigError(
+            f"algo={config.algo.name} has critics, which judge what was commanded: set dataset.label=commanded, got "
+            f"{config.dataset.label!r}."
+        )
 
     def source(name: str, dataset: ReplayDataset, rule: StepWeights, fraction: float) -> MixtureSource:
         sampler = ChunkSampler(

@@ -1,7 +1,8 @@
 """The policy a run begins with."""
 
+import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,11 @@ from accelerate.utils import set_seed
 from learner.replay.reader import ReplayDataset
 from learner.replay.statistics import norm_stats
 from serl_launcher.config import RunConfig
-from serl_launcher.errors import ConfigError
+from serl_launcher.errors import CheckpointError, ConfigError
 from serl_launcher.policies import NormStats, Pi0Policy, build_policy, load_policy
 from serl_launcher.policies.gaussian import GaussianConfig, GaussianPolicy, load_gaussian
 from serl_launcher.policies.normalization import with_least_std
+from serl_launcher.policies.places import policy_directory
 from serl_launcher.specs import RobotSpec
 
 logger = logging.getLogger(__name__)
@@ -56,7 +58,8 @@ def starting_gaussian(config: RunConfig, datasets: Sequence[ReplayDataset]) -> G
     """
     set_seed(config.seed)
     if config.checkpoint_path is not None:
-        return load_gaussian(Path(config.checkpoint_path))
+        with _named(config.checkpoint_path) as directory:
+            return load_gaussian(directory)
     spec = next((dataset.spec for dataset in datasets if dataset.spec is not None), None)
     if spec is None:
         raise ConfigError(
@@ -101,12 +104,22 @@ def _place(name: str, names: tuple[str, ...], kind: str) -> int | None:
     return names.index(name)
 
 
+@contextlib.contextmanager
+def _named(checkpoint_path: str) -> Iterator[Path]:
+    """Yields the directory of the policy; what is wrong with it is the setting's fault: no restart would mend it."""
+    try:
+        yield policy_directory(checkpoint_path)
+    except CheckpointError as exc:
+        raise ConfigError(f"checkpoint_path={checkpoint_path!r} cannot be used: {exc}") from exc
+
+
 def _weights(config: RunConfig, spec: RobotSpec | None) -> Pi0Policy:
     if config.checkpoint_path is not None:
         tokenizer = None if config.policy.tokenizer_path is None else Path(config.policy.tokenizer_path)
-        policy = load_policy(Path(config.checkpoint_path), spec=spec, tokenizer_path=tokenizer)
+        with _named(config.checkpoint_path) as directory:
+            policy = load_policy(directory, spec=spec, tokenizer_path=tokenizer)
         policy.adopt_(config.policy)
-        logger.info("Starting from the policy %s.", config.checkpoint_path)
+        logger.info("Starting from the policy %s.", directory)
         return policy
     if spec is None:
         raise ConfigError(

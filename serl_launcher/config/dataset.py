@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass, field
 
+from serl_launcher.errors import ConfigError
+
 
 @dataclass(kw_only=True, slots=True)
 class SamplingWeights:
@@ -28,6 +30,12 @@ class DatasetConfig:
     """Share of each batch from the demonstrations, exact; the rest is online."""
     held_out_fraction: float = 0.0
     """Share of the episodes of every source that is never drawn, but measured (training.held_out_period)."""
+    label: str = "commanded"
+    """What a policy imitates. `commanded`: the executed commands. `measured`: the state that the robot was in after
+    each, for robots whose actions are positions; where it lags behind its commands, the policy learns the lag."""
+    policy_stride: int = 1
+    """Of the policy's own steps only each so-many-th begins a sample, counted from where it took control; a person's
+    all do. The more, the more a takeover counts; 1: all steps alike."""
     min_episode_steps: int = 2
     """Accepted episodes have at least this many steps (a label right after the start is an accident)."""
     noop_threshold: float = 0.0
@@ -37,3 +45,9 @@ class DatasetConfig:
     """Actions of a chunk that the no-op filter looks at; 0: the whole chunk. What is executed counts: a chunk that
     stands still first and moves later is asked for again before it moves."""
     weights: SamplingWeights = field(default_factory=SamplingWeights)
+
+    def __post_init__(self) -> None:
+        if self.label not in ("commanded", "measured"):
+            raise ConfigError(f"dataset.label must be 'commanded' or 'measured', got {self.label!r}.")
+        if self.policy_stride < 1:
+            raise ConfigError(f"dataset.policy_stride must be 1 or more, got {self.policy_stride}.")

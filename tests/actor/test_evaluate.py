@@ -3,13 +3,13 @@ from pathlib import Path
 
 import pytest
 
-from actor.evaluate import evaluate, policy_directory
+from actor.evaluate import evaluate
 from actor.local_policy import LocalPolicy, check_same_robot
 from robot_infra import envs
 from serl_launcher.config.actor import ActorConfig, EvaluationConfig
 from serl_launcher.config.environment import EnvironmentConfig
 from serl_launcher.config.root import RunConfig
-from serl_launcher.errors import CheckpointError, ConfigError, SpecMismatch
+from serl_launcher.errors import ConfigError, SpecMismatch
 from serl_launcher.policies import policy_hash
 from serl_launcher.specs import RobotSpec
 from tests.actor.tiny_checkpoint import save_tiny_policy
@@ -61,18 +61,15 @@ def test_the_same_seed_repeats_the_same_evaluation(checkpoint: Path, robot_spec:
     assert actions(3) != actions(4)
 
 
-def test_a_training_checkpoint_is_evaluated_by_the_policy_inside_it(checkpoint: Path):
-    assert policy_directory(str(checkpoint.parent)) == checkpoint
-
-
 def test_an_evaluation_needs_a_checkpoint():
     with pytest.raises(ConfigError, match="checkpoint_path"):
-        policy_directory(None)
+        evaluate(RunConfig(environment=ENVIRONMENT, actor=ActorConfig(mode="eval")))
 
 
-def test_a_directory_without_weights_is_refused(tmp_path: Path):
-    with pytest.raises(CheckpointError, match=r"Expected model\.safetensors"):
-        policy_directory(str(tmp_path))
+def test_a_wrong_checkpoint_ends_the_evaluation_before_anything_moves(tmp_path: Path):
+    with pytest.raises(ConfigError, match="there is no directory"):
+        evaluate(run_config(tmp_path / "nowhere", tmp_path / "report"))
+    assert not (tmp_path / "report").exists()
 
 
 def test_a_policy_for_another_robot_is_refused_with_the_differences(robot_spec: RobotSpec, tmp_path: Path):

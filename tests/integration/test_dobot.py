@@ -101,6 +101,7 @@ def test_dobot_pnp_is_collected_fine_tuned_learnt_online_and_evaluated(tmp_path:
         learner = script(
             "run_learner.sh", tmp_path, *network, demonstrations, start, "algo.max_updates=4", "algo.training_starts=1",
             "algo.publish_every=2", "dataset.min_episode_steps=1", "algo.success_threshold=-1",
+            "dataset.label=measured",
         )  # fmt: skip
         actor = script("run_actor.sh", tmp_path, *network, *found, "actor.num_episodes=2")
         with running(learner, log=log) as learning, running(actor, log=log) as acting:

@@ -196,3 +196,10 @@ def test_data_collection_needs_no_torch(learner):
     pid = process.status("server")["pid"]
     with open(f"/proc/{pid}/maps") as maps:  # noqa: PTH123 - Not a file of ours.
         assert "libtorch" not in maps.read()
+
+
+def test_a_wrong_checkpoint_path_ends_the_learner_at_once_and_says_why(learner, run, demonstrations, tmp_path):
+    process = learner("algo=sft_pi0", demonstrations, f"checkpoint_path={tmp_path / 'nowhere'}")
+    assert process.wait() == 2
+    log = (run.directory.logs / "trainer.log").read_text()
+    assert log.count("there is no directory") == 1

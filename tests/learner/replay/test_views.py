@@ -16,7 +16,7 @@ from learner.replay.views import (
 )
 from serl_launcher.config.dataset import DatasetConfig, SamplingWeights
 from serl_launcher.datasets.writer import DatasetWriter
-from serl_launcher.errors import DatasetError
+from serl_launcher.errors import ConfigError, DatasetError
 from serl_launcher.events import EpisodeLabelled
 from serl_launcher.types import Outcome, Source
 from tests.recorded_episodes import make_episode, robot
@@ -68,6 +68,18 @@ def test_the_lead_does_not_reach_into_the_episode_before(tmp_path: Path) -> None
 def test_earlier_interventions_keep_their_weight_before_a_second_takeover(tmp_path: Path) -> None:
     _, dataset = write(tmp_path, {"length": 5, "sources": [P, H, P, H, H]})
     assert weights_of(dataset, DatasetConfig()) == [0, 2, 0, 2, 2]
+
+
+def test_the_policy_s_own_steps_can_be_drawn_at_a_lower_rate_than_a_person_s(tmp_path: Path) -> None:
+    _, dataset = write(tmp_path, {"length": 8, "sources": [P, P, P, P, H, H, P, P]}, {"length": 4, "sources": [P] * 4})
+    config = DatasetConfig(policy_stride=3, weights=SamplingWeights(intervention=1.0, pre_intervention=1.0))
+    # Counted anew from where the policy takes control: at the beginning, after the takeover, in each episode.
+    assert weights_of(dataset, config) == [1, 0, 0, 1, 1, 1, 1, 0, 1, 0, 0, 1]
+
+
+def test_a_stride_below_one_is_refused() -> None:
+    with pytest.raises(ConfigError, match="policy_stride must be 1 or more"):
+        DatasetConfig(policy_stride=0)
 
 
 def test_an_episode_of_a_person_alone_has_no_interventions(tmp_path: Path) -> None:

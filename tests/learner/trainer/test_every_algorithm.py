@@ -10,6 +10,7 @@ from learner.trainer.build import build_trainer
 from learner.trainer.checkpoints import Checkpoints, policy_of, read_state
 from serl_launcher import publication
 from serl_launcher.config.training import OptimizerConfig
+from serl_launcher.errors import ConfigError
 from serl_launcher.metrics import read_rows
 from serl_launcher.policies.any_policy import load_any_policy
 from serl_launcher.run_directory import RunDirectory
@@ -68,3 +69,11 @@ def test_a_resumed_run_continues_bit_by_bit_and_its_policy_acts(run_of, name):
     assert policy.spec == load_any_policy(policy_of(halves)).spec
     rows = read_rows(RunDirectory.of(run.config).metrics / "trainer.jsonl")
     assert all("train/loss" in row for row in rows)
+
+
+@pytest.mark.parametrize("name", ["sac", "sac_pi0"])
+def test_critics_judge_commands_so_measured_labels_are_refused(run_of, name):
+    run = run_of(name)
+    run.config.dataset.label = "measured"
+    with pytest.raises(ConfigError, match=f"algo={name} has critics.*label=commanded"):
+        build_trainer(run.config)
