@@ -12,8 +12,10 @@ from actor.console.shown_env import ShownEnv
 from actor.intervention import Control
 from actor.latency import LatencyEstimate
 from actor.pacer import Pacer
+from actor.plan import ChunkPolicy
 from actor.policy_client import ActionService, RemotePolicy
 from actor.progress import Progress
+from actor.random_policy import RandomPolicy
 from actor.realtime_plan import RealTimePlan
 from actor.recorder import Recorder
 from actor.reporting import Reporter
@@ -178,9 +180,9 @@ def _operator(config: RunConfig, env: RobotEnv, beside: Beside) -> Operator | No
     return envs.build_operator(inner, config.actor.intervention, always_drive=always_drive)
 
 
-def _realtime_plan(config: RunConfig, policy: RemotePolicy | None, tick_s: float) -> RealTimePlan | None:
+def _realtime_plan(config: RunConfig, policy: ChunkPolicy | None, tick_s: float) -> RealTimePlan | None:
     """Returns how a robot asks ahead of time; None for a simulator, whose time waits for its policy."""
-    if policy is None or config.environment.realtime_factor != 1:
+    if not isinstance(policy, RemotePolicy) or config.environment.realtime_factor != 1:
         return None
     actor = config.actor
     return RealTimePlan(
@@ -193,9 +195,11 @@ def _realtime_plan(config: RunConfig, policy: RemotePolicy | None, tick_s: float
     )
 
 
-def _policy(config: RunConfig, spec: RobotSpec, client: LearnerClient, clearance: Clearance) -> RemotePolicy | None:
+def _policy(config: RunConfig, spec: RobotSpec, client: LearnerClient, clearance: Clearance) -> ChunkPolicy | None:
     if config.actor.mode == "collect":
         return None
+    if config.actor.policy == "random":
+        return RandomPolicy(spec, seed=config.seed)
     service: ActionService = client
     if config.actor.policy == "local":
         from actor.local_policy import FollowingPolicy  # Brings torch, which a robot machine need not have.

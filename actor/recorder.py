@@ -52,13 +52,14 @@ class Recorder:
     actor_id: str
     num_steps: int = 0
     """Steps of the current episode."""
+    number: int = -1
+    """Number of the current episode."""
     last_episode_id: str | None = None
     """The episode that ended last; late labels are about it."""
     last_number: int = -1
     """Its number."""
     last_outcome: Outcome | None = None
     """Its newest label."""
-    _number: int = -1
     _episode: EpisodeStarted | None = None
     _unwritten_end: EpisodeEnded | None = None
     """End of an episode that the log refused; without it the log does not know the outcome."""
@@ -81,7 +82,7 @@ class Recorder:
         """Starts an episode and returns its id."""
         episode_id = f"{self.actor_id}-{self.log.epoch}-{number}"
         self._episode = EpisodeStarted(episode_id, prompt, time.time(), seed)
-        self.num_steps, self._number = 0, number
+        self.num_steps, self.number = 0, number
         return episode_id
 
     def record(self, observation: Observation, decision: Decision, transition: Transition) -> None:
@@ -100,7 +101,7 @@ class Recorder:
             final = encode_observation(observation, self.spec)
             self._append_end(self._episode.episode_id, self.num_steps, final, (outcome, labelled_by))
             self.last_episode_id = self._episode.episode_id
-            self.last_number, self.last_outcome = self._number, outcome
+            self.last_number, self.last_outcome = self.number, outcome
         self._episode = None
 
     def label(self, episode_id: str, outcome: Outcome, labelled_by: str) -> None:

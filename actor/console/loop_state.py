@@ -57,7 +57,7 @@ class LoopState:
             is_resetting=self.env.is_resetting, still_s=round(now - self.env.seen_s, 2) if newest is not None else 0.0,
             rate_hz=round(self._rate.note(now, self.env.num_ticks), 1), num_missed=self._num_missed(),
             source="held" if self.recovery.reason else _source_of(rollout), fault=fault,
-            episode=max(progress.num_started - 1, 0), step=rollout.recorder.num_steps,
+            episode=max(rollout.recorder.number, 0), step=rollout.recorder.num_steps,
             num_human_steps=rollout.control.num_human_steps, num_takeovers=rollout.control.num_takeovers,
             prompt=newest.prompt if newest is not None else "", last_outcome=rollout.recorder.last_outcome or "",
             policy_version=_policy_version(rollout),

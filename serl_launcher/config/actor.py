@@ -26,7 +26,8 @@ class ActorConfig:
     mode: str = "online"
     """`online`: policy with takeovers. `collect`: the person drives. `eval`: policy alone."""
     policy: str = "remote"
-    """`remote`: ask the learner. `local`: fetch the weights and run them here (needs the `policy` extra)."""
+    """`remote`: ask the learner. `local`: fetch the weights and run them here (needs the `policy` extra). `random`:
+    random actions, to try a simulator out."""
     execution_horizon: int = 8
     """Actions of a chunk that are executed before the next is asked for. A robot whose time does not wait
     (environment.realtime_factor = 1) goes on executing until the answer is there."""
@@ -61,8 +62,8 @@ class ActorConfig:
     def __post_init__(self) -> None:
         if self.mode not in ("online", "collect", "eval"):
             raise ConfigError(f"actor.mode must be 'online', 'collect' or 'eval', got {self.mode!r}.")
-        if self.policy not in ("remote", "local"):
-            raise ConfigError(f"actor.policy must be 'remote' or 'local', got {self.policy!r}.")
+        if self.policy not in ("remote", "local", "random"):
+            raise ConfigError(f"actor.policy must be 'remote', 'local' or 'random', got {self.policy!r}.")
         if not self.id or "/" in self.id:
             raise ConfigError(f"actor.id must be a plain name, got {self.id!r}.")
         if self.chunking not in ("switch", "ensemble", "rtc"):

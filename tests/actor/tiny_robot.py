@@ -65,7 +65,7 @@ class TinyRobot:
         self.is_closed = True
 
     def _observe(self) -> Observation:
-        image = np.full((16, 24, 3), self.num_steps, np.uint8)
+        image = np.full((16, 24, 3), self.num_steps % 256, np.uint8)
         return Observation(images={"cam": image}, state=self.joints.copy(), prompt=PROMPTS[self.goal < 0])
 
 
