@@ -1,7 +1,7 @@
 """Any Gymnasium task in the form that `GymnasiumRobot` reads: named images, one state vector, a prompt, success."""
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import gymnasium
@@ -28,6 +28,8 @@ class TaskOptions(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """Package whose import registers the id, e.g. `gymnasium_robotics`."""
     make: dict[str, Any] = {}
     """Further arguments of `gymnasium.make`."""
+    wrapper: str = ""
+    """Dotted name of a Gymnasium wrapper that is put around the task first, e.g. one that takes a batch axis away."""
     images: dict[str, str] = {}
     """Camera name to where its pictures are: `render`, or a path in the observation such as `pixels/top`."""
     state: list[str] = []
@@ -41,7 +43,7 @@ class TaskOptions(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """Narrower bounds of the actions; empty: the task's own. Where both are equal the action is no choice of the
     robot's: the task is commanded that value."""
     prompt: str = ""
-    """Instruction, where environment.prompts is empty."""
+    """Instruction, where environment.prompts is empty; empty: the task's own attribute `prompt`, if it has one."""
     success_reward: float | None = None
     """Reward from which the task counts as solved, where the task itself says nothing."""
     terminates_on_success: bool = True
@@ -77,6 +79,7 @@ class AnyTask(gymnasium.Wrapper[dict[str, Any], np.ndarray, Any, Any]):
                 "prompt": spaces.Text(PROMPT_LENGTH, min_length=0),
             }
         )
+        self._prompt = options.prompt or str(getattr(env.unwrapped, "prompt", ""))
         self.state_names = tuple(options.state_names or (f"s{i}" for i in range(width)))
         self.action_names = tuple(options.action_names or (f"a{i}" for i in range(self.action_space.shape[0])))
         if len(self.state_names) != width or len(self.action_names) != self.action_space.shape[0]:
@@ -119,7 +122,7 @@ class AnyTask(gymnasium.Wrapper[dict[str, Any], np.ndarray, Any, Any]):
             for name, path in self._options.images.items()
         }
         state = np.concatenate(parts) if parts else np.zeros(0, np.float32)
-        return {**images, "state": state, "prompt": self._options.prompt}
+        return {**images, "state": state, "prompt": self._prompt}
 
     def _picture(self, picture: Any) -> np.ndarray:  # Any: what a task takes for a picture.
         if not isinstance(picture, np.ndarray) or picture.ndim != 3 or picture.shape[2] != 3:
@@ -178,16 +181,28 @@ def make(config: EnvironmentConfig) -> AnyTask:
         if options.module:
             gymnasium.register_envs(importlib.import_module(options.module))
         env = gymnasium.make(options.id, max_episode_steps=config.max_episode_length, **arguments)
+        if options.wrapper:
+            env = _named(options.wrapper)(env)
     except ImportError as exc:
         raise ConfigError(
             f"{options.id} needs the package {options.module or 'of its id'}: {exc}. Install it beside hiors."
         ) from exc
     except gymnasium.error.Error as exc:
         raise ConfigError(f"{options.id}: {exc}") from exc
+    except (RuntimeError, OSError) as exc:  # Simulators that find no graphics device, or not their files.
+        raise ConfigError(f"{options.id} cannot start on this machine: {exc}") from exc
     if options.fast_rendering:
         render_fast(env)
     width, height = config.image_size
     return AnyTask(env, options, image_size=(width, height))
+
+
+def _named(name: str) -> Callable[[gymnasium.Env[Any, Any]], gymnasium.Env[Any, Any]]:
+    module, _, attribute = name.rpartition(".")
+    wrapper = getattr(importlib.import_module(module or "gymnasium.wrappers"), attribute, None)
+    if wrapper is None:
+        raise ConfigError(f"environment.options.wrapper: {module or 'gymnasium.wrappers'} has no {attribute!r}.")
+    return wrapper
 
 
 def render_fast(env: gymnasium.Env[Any, Any]) -> None:
