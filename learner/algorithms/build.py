@@ -7,18 +7,20 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from learner.algorithms.critics import CriticLoss, Critics
+from learner.algorithms.critics import CriticLoss, Critics, PooledEncoder
 from learner.algorithms.flow_actor import FlowActor, frozen_copy
 from learner.algorithms.flow_actor_critic import FlowActorCritic
 from learner.algorithms.interfaces import Algorithm
 from learner.algorithms.reject_sampling import RejectSampling
-from learner.algorithms.sac import Actor, Sac, Temperature, target_entropy
+from learner.algorithms.sac import Actor, Sac, target_entropy
 from learner.algorithms.sft import FlowMatching, Sft
+from learner.algorithms.temperature import Temperature
 from learner.replay.reader import ReplayDataset
 from learner.trainer.optimization import Optimization
 from learner.trainer.start import starting_gaussian, starting_policy
 from serl_launcher.config import RunConfig
 from serl_launcher.errors import ConfigError
+from serl_launcher.networks.features import feature_width
 from serl_launcher.networks.observation import ObservationEncoder
 from serl_launcher.policies import Pi0Policy, load_policy, save_policy
 from serl_launcher.policies.gaussian import GaussianPolicy, load_gaussian
@@ -80,6 +82,8 @@ def _reject_sampling(
 def _sac(config: RunConfig, policy: GaussianPolicy, accelerator: Accelerator, seed: int, part: Part) -> Sac:
     algo, sac = config.algo, config.algo.sac
     _refuse_parts(config)
+    if sac.sampler != "euler" or sac.critic_features != "own":
+        raise ConfigError("algo.sac.sampler and critic_features are of algo=sac_pi0: leave them out of algo=sac.")
     policy.to(accelerator.device)
     critics = Critics(
         policy.encoder, len(policy.continuous), members=sac.critic_ensemble_size, hidden=sac.hidden_dims,
@@ -107,16 +111,27 @@ def _flow_actor_critic(
         )
     policy.to(accelerator.device)
     critics = Critics(
-        ObservationEncoder(policy.spec, sac.image_features), executed * policy.spec.action_dim,
+        _critics_encoder(config, policy), executed * policy.spec.action_dim,
         members=sac.critic_ensemble_size, hidden=sac.hidden_dims, layer_norm=sac.critic_layer_norm,
     ).to(accelerator.device)  # fmt: skip
-    reference = frozen_copy(policy) if sac.distill_weight > 0 else None
+    reference = frozen_copy(policy) if sac.distill_weight > 0 or sac.sampler != "euler" else None
     actor = FlowActor(policy, critics, reference, algo, executed)
+    temperature = Temperature(sac.temperature_init, -sac.target_divergence)
     optimizations = (
         Optimization(actor, algo.optimizer, accelerator),
         Optimization(CriticLoss(critics, sac.cql_weight), algo.critic_optimizer, accelerator),
+        Optimization(temperature, algo.temperature_optimizer, accelerator),
     )
     return FlowActorCritic(actor, critics, algo, config.dataset, optimizations, executed=executed, seed=seed, part=part)
+
+
+def _critics_encoder(config: RunConfig, policy: Pi0Policy) -> ObservationEncoder | PooledEncoder:
+    """Returns what `sac_pi0`'s critics read observations with: convolutions of their own, or the policy's backbone."""
+    sac, spec = config.algo.sac, policy.spec
+    if sac.critic_features == "own":
+        return ObservationEncoder(spec, sac.image_features)
+    width = feature_width(policy.network, num_cameras=policy.num_cameras, pooling=sac.critic_features)
+    return PooledEncoder(width, spec.state_dim)
 
 
 def _refuse_parts(config: RunConfig) -> None:

@@ -24,8 +24,8 @@ from serl_launcher.networks.observation import ObservationEncoder
 class CriticSample:
     """What the critics learn from; every tensor has one row per sample."""
 
-    images: Tensor
-    """uint8 [B, C, h, w, 3]."""
+    seen: Tensor
+    """What the critics' encoder reads beside the state: images, uint8 [B, C, h, w, 3], or the policy's features."""
     state: Float[Tensor, "B S"]
     actions: Float[Tensor, "B K"]
     """Executed actions, scaled to (-1, 1) and flattened."""
@@ -44,21 +44,34 @@ class CriticSample:
         return replace(self, **{name: value[chosen] for name, value in values.items() if value is not None})
 
 
+class PooledEncoder(nn.Module):
+    """Normalises what a policy's backbone tells of an observation, and puts the state beside it."""
+
+    def __init__(self, num_features: int, state_dim: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(num_features)
+        self.width = num_features + state_dim
+
+    def forward(self, seen: Float[Tensor, "B F"], state: Float[Tensor, "B S"]) -> Float[Tensor, "B D"]:
+        """Returns the features of one observation per row."""
+        return torch.cat([self.norm(seen), state], dim=1)
+
+
 class Critics(nn.Module):
     """An encoder of observations, an ensemble over features and actions, and a gripper's critic where there is one."""
 
     def __init__(
-        self, encoder: ObservationEncoder, action_width: int, *, members: int, hidden: Sequence[int], layer_norm: bool,
-        gripper: Mlp | None = None,
+        self, encoder: ObservationEncoder | PooledEncoder, action_width: int, *, members: int, hidden: Sequence[int],
+        layer_norm: bool, gripper: Mlp | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.encoder = encoder
         self.ensemble = EnsembleMlp(members, encoder.width + action_width, hidden, layer_norm=layer_norm)
         self.gripper = gripper
 
-    def features(self, images: Tensor, state: Float[Tensor, "B S"]) -> Float[Tensor, "B D"]:
-        """Returns what the encoder makes of observations."""
-        return self.encoder(images, state)
+    def features(self, seen: Tensor, state: Float[Tensor, "B S"]) -> Float[Tensor, "B D"]:
+        """Returns what the encoder makes of observations: images, or a policy's features, and the state."""
+        return self.encoder(seen, state)
 
     def value(self, features: Float[Tensor, "B D"], actions: Float[Tensor, "B K"]) -> Float[Tensor, "E B"]:
         """Returns what every critic thinks of flattened actions in (-1, 1)."""
@@ -75,7 +88,7 @@ class CriticLoss(nn.Module):
 
     def forward(self, sample: CriticSample) -> Float[Tensor, ""]:
         """Returns the Bellman error of every critic, and the conservative penalty where there is one."""
-        features = self.critics.features(sample.images, sample.state)
+        features = self.critics.features(sample.seen, sample.state)
         q = self.critics.value(features, sample.actions)
         loss = critic_loss(q, sample.target)
         if sample.drawn_actions is not None and sample.drawn_log_density is not None:
@@ -105,11 +118,6 @@ def same_draws(generator: torch.Generator) -> Iterator[None]:
         yield
     finally:
         generator.set_state(state)
-
-
-def tensors_below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Returns the tensors under a prefix, without it."""
-    return {key.removeprefix(f"{prefix}/"): value for key, value in tensors.items() if key.startswith(f"{prefix}/")}
 
 
 class TargetCritics:

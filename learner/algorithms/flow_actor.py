@@ -1,6 +1,7 @@
 """A flow policy's losses as a module: climbing critics near a frozen reference, or cloning.
 
-Legend: B batch, H chunk horizon, A action width, M width that the network pads it to, K executed actions in one row.
+Legend: B batch, N noises of one chunk, H chunk horizon, A action width, M width that the network pads it to, K executed
+actions in one row, F features of the backbone.
 """
 
 import copy
@@ -11,11 +12,15 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from learner.algorithms.critics import Critics
-from learner.losses.actor_critic import pessimistic
+from learner.losses.actor_critic import pessimistic, policy_loss
 from learner.losses.flow_matching import flow_matching_loss
 from learner.losses.regularization import behaviour_regularized_loss, distillation_loss
+from serl_launcher.config.sac import SacConfig
 from serl_launcher.config.training import AlgoConfig
+from serl_launcher.networks.features import encode
 from serl_launcher.networks.pi0 import ModelInputs
+from serl_launcher.networks.sampling import sample_euler
+from serl_launcher.networks.stochastic import StochasticSampler
 from serl_launcher.policies import Pi0Policy
 
 _BOUND = 3.0
@@ -27,14 +32,63 @@ class Lesson:
     """What one update of the policy is computed from."""
 
     inputs: ModelInputs
-    noise: Float[Tensor, "B 1 H M"]
-    images: Tensor | None = None
-    """uint8, for the critics; None in supervised updates."""
+    noise: Float[Tensor, "B N H M"]
+    seen: Tensor | None = None
+    """For the critics: images (uint8) or features; None in supervised updates."""
     state: Tensor | None = None
+    temperature: Float[Tensor, ""] | None = None
+    """Weight of the divergence from the reference, where chunks are drawn along paths."""
     actions: Float[Tensor, "B H A"] | None = None
     """Executed, in robot units; supervised updates alone."""
     time: Float[Tensor, "B 1"] | None = None
     is_pad: Bool[Tensor, "B H"] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """Chunks of a policy while it learns, in the network's scale."""
+
+    chunk: Float[Tensor, "B H A"]
+    features: Float[Tensor, "B F"]
+    """Of the backbone, in the same pass."""
+    divergence: Float[Tensor, " B"] | None
+    """log pi(path) - log pi_reference(path), per coordinate of the path; None: Euler's method has no density."""
+
+
+class Drawing:
+    """How chunks are drawn while learning: by Euler's method, or along a path that has a density."""
+
+    def __init__(self, policy: Pi0Policy, reference: Pi0Policy | None, config: SacConfig) -> None:
+        self._policy, self._reference = policy, reference
+        self._pooling = "mean" if config.critic_features == "own" else config.critic_features
+        self._sampler: StochasticSampler | None = None
+        if config.sampler != "euler":
+            self._sampler = StochasticSampler(
+                num_steps=policy.config.num_steps, noise_level=config.sampler_noise, kind=config.sampler
+            )
+
+    @property
+    def num_noises(self) -> int:
+        """Standard normal draws per chunk, N: its beginning, and one per step of a path."""
+        return 1 if self._sampler is None else 1 + self._sampler.num_steps
+
+    def features(self, inputs: ModelInputs) -> Float[Tensor, "B F"]:
+        """Returns the backbone's features of observations."""
+        return encode(self._policy.network, inputs, pooling=self._pooling, no_grad=True).features
+
+    def draw(self, inputs: ModelInputs, noise: Float[Tensor, "B N H M"]) -> Drawn:
+        """Returns one chunk per observation, with gradients."""
+        width = self._policy.spec.action_dim
+        encoding = encode(self._policy.network, inputs, pooling=self._pooling)
+        features = encoding.features.detach()
+        if self._sampler is None:
+            actions = sample_euler(encoding.flow(), noise[:, 0], self._policy.config.num_steps)
+            return Drawn(actions[..., :width], features, None)
+        path = self._sampler.sample(encoding.flow(), noise[:, 0], draws=noise[:, 1:])
+        assert self._reference is not None, "Paths are compared with a reference; `build` makes one."
+        known = encode(self._reference.network, inputs, no_grad=True)
+        ratio = path.log_prob - self._sampler.log_prob(known.flow(), path.points)
+        return Drawn(path.actions[..., :width], features, ratio.flatten(1).mean(dim=1))
 
 
 class FlowActor(nn.Module):
@@ -48,6 +102,9 @@ class FlowActor(nn.Module):
         self._guests = (critics, reference)
         self._config = config.sac
         self._executed = executed
+        self.drawing = Drawing(policy, reference, config.sac)
+        self.last_divergence: Float[Tensor, " B"] | None = None
+        """Of the chunks in the last loss."""
 
     @property
     def reference(self) -> Pi0Policy | None:
@@ -60,21 +117,28 @@ class FlowActor(nn.Module):
             draws = (lesson.noise, lesson.time)
             error = self.policy.flow_loss(lesson.inputs, lesson.actions, lesson.is_pad, draws=draws)
             return flow_matching_loss(error, lesson.is_pad)
-        critics, reference = self._guests
-        width = self.policy.spec.action_dim
-        chunk = self.policy.network.sample(lesson.inputs, lesson.noise)[:, 0, :, :width]
-        critics.requires_grad_(requires_grad=False)
-        assert lesson.images is not None
+        drawn = self.drawing.draw(lesson.inputs, lesson.noise)
+        value = self._value(drawn.chunk, lesson)
+        if drawn.divergence is not None and lesson.temperature is not None:
+            self.last_divergence = drawn.divergence.detach()
+            return policy_loss(value, drawn.divergence, lesson.temperature)
+        return behaviour_regularized_loss(value, self._distance(drawn.chunk, lesson), self._config.distill_weight)
+
+    def _value(self, chunk: Float[Tensor, "B H A"], lesson: Lesson) -> Float[Tensor, " B"]:
+        critics = self._guests[0]
+        assert lesson.seen is not None
         assert lesson.state is not None
-        q = critics.value(critics.features(lesson.images, lesson.state), rated(chunk, self._executed))
+        critics.requires_grad_(requires_grad=False)
+        q = critics.value(critics.features(lesson.seen, lesson.state), rated(chunk, self._executed))
         critics.requires_grad_(requires_grad=True)
-        value = q.mean(dim=0) if self._config.actor_value == "mean" else pessimistic(q)
-        distance = chunk.new_zeros(())
-        if reference is not None:
-            with torch.no_grad():
-                known = reference.network.sample(lesson.inputs, lesson.noise)[:, 0, :, :width]
-            distance = distillation_loss(chunk, known)
-        return behaviour_regularized_loss(value, distance, self._config.distill_weight)
+        return q.mean(dim=0) if self._config.actor_value == "mean" else pessimistic(q)
+
+    def _distance(self, chunk: Float[Tensor, "B H A"], lesson: Lesson) -> Float[Tensor, ""]:
+        if self.reference is None:
+            return chunk.new_zeros(())
+        with torch.no_grad():
+            known = self.reference.network.sample(lesson.inputs, lesson.noise)[:, 0, :, : chunk.shape[-1]]
+        return distillation_loss(chunk, known)
 
 
 def rated(chunk: Float[Tensor, "B H A"], executed: int) -> Float[Tensor, "B K"]:

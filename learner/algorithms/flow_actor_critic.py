@@ -1,18 +1,23 @@
 """`sac_pi0`: a flow policy that climbs chunked critics, held near a frozen copy of its beginning.
 
-The name is that of the published configuration. What it is: a behaviour-regularised actor-critic (BRAC,
-arXiv:1911.11361) over action chunks (Q-chunking, arXiv:2507.07969). A deterministic sampler has no log-probability, so
-there is neither an entropy nor a temperature here. The critics rate the h actions that are executed before the next
-decision: y = sum of gamma ** i * r_i + gamma ** h * min_k Q_k(s', a'), a' drawn from the present policy. The policy's
-gradient goes through all steps of its sampler.
+The name is that of the published configuration. The critics rate the h actions that are executed before the next
+decision (Q-chunking, arXiv:2507.07969): y = sum of gamma ** i * r_i + gamma ** h * min_k Q_k(s', a'), a' drawn from the
+present policy. The policy's gradient goes through all steps of its sampler. `algo.sac.sampler` chooses what it is:
+
+- `euler`: a deterministic sampler has no log-probability, so there is neither an entropy nor a temperature: a
+  behaviour-regularised actor-critic (BRAC, arXiv:1911.11361), distance = actions for the same noise.
+- `sde`, `injected`: the path of a stochastic sampler has a real log-probability. Its entropy is a constant of the noise
+  level, so what is rewarded is the entropy relative to the reference's paths, -(log pi - log pi_reference), with a
+  temperature that keeps a target: soft actor-critic with a prior (arXiv:2010.11944). Actors sample by Euler's method.
 
     update:   0 ... rl_steps - 1          critics; every `cta_ratio`-th also the policy
               ... rl_steps + sft_steps    flow matching on successful episodes and demonstrations; critics rest
 
 Departures: policy and reference are compared for the same noise (Hi-ORS draws it anew); the conservative penalty
-draws uniform actions alone, because the flow's density is not known.
+draws uniform actions alone, because the density of a chunk itself is not known.
 
-Legend: B batch, E critics, H chunk horizon, h executed steps, A action width, M width that the network pads it to.
+Legend: B batch, N noises per chunk, E critics, H chunk horizon, h executed steps, A action width, M width that the
+network pads it to.
 """
 
 from pathlib import Path
@@ -29,11 +34,12 @@ from learner.algorithms.critics import (
     TargetCritics,
     random_subset,
     same_draws,
-    tensors_below,
 )
 from learner.algorithms.flow_actor import FlowActor, Lesson, rated
 from learner.algorithms.interfaces import Sampling
-from learner.losses.actor_critic import pessimistic, td_target
+from learner.algorithms.parts import Parts, unwrapped
+from learner.algorithms.temperature import Temperature
+from learner.losses.actor_critic import pessimistic, soft_value, td_target
 from learner.replay.batch import Batch
 from learner.replay.reader import ReplayDataset
 from learner.replay.views import newest_steps
@@ -50,18 +56,21 @@ class FlowActorCritic:
 
     def __init__(
         self, actor: FlowActor, critics: Critics, config: AlgoConfig, dataset: DatasetConfig,
-        optimizations: tuple[Optimization, Optimization], *, executed: int, seed: int, part: tuple[int, int] = (0, 1),
+        optimizations: tuple[Optimization, Optimization, Optimization], *, executed: int, seed: int,
+        part: tuple[int, int] = (0, 1),
     ) -> None:  # fmt: skip
-        """Trains the policy of `actor`; `optimizations` are the actor's and the critics', `executed` is h."""
+        """Trains the policy of `actor`; `optimizations` are of actor, critics and temperature, `executed` is h."""
         self.policy = actor.policy
-        self._critics, self._reference = critics, actor.reference
+        self._flow_actor, self._critics, self._reference = actor, critics, actor.reference
         self._config, self._dataset = config, dataset
-        self._actor, self._critic = optimizations
+        self._actor, self._critic, self._temperature = optimizations
+        self._temperature_module = unwrapped(self._temperature.module, Temperature)
         self._executed = executed
         self._target = TargetCritics(critics, config.sac.soft_target_update_rate)
         self._generator = torch.Generator(self.policy.device).manual_seed(seed)
         self._part = part
         self._snapshots = PolicySnapshots()
+        self._parts = self._gather_parts()
         self.num_updates = 0
         """Of either kind."""
 
@@ -111,12 +120,11 @@ class FlowActorCritic:
             critic = float(CriticLoss(self._critics, 0.0)(self._sample(batch, draws=False)))
             lesson = self._supervised(batch)
             with self._actor.published_weights():
-                return {"loss": critic, "flow_loss": float(FlowActor.forward(self._unwrapped(), lesson))}
+                return {"loss": critic, "flow_loss": float(self._flow_actor(lesson))}
 
     def restart_schedule(self) -> None:
         """Begins the schedules of all learning rates anew."""
-        self._actor.restart_schedule()
-        self._critic.restart_schedule()
+        self._parts.restart_schedules()
 
     def save_policy(self, directory: Path) -> None:
         """Writes the policy to act with into an existing directory."""
@@ -134,34 +142,26 @@ class FlowActorCritic:
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, str | int | float]]:
         """Returns what, with the saved policy, continues this run: the reference included."""
-        tensors = {"rng/noise": self._generator.get_state()}
-        for name, optimization in self._optimizations().items():
-            tensors |= {f"{name}/{key}": value for key, value in optimization.tensors().items()}
-        for name, module in self._modules().items():
-            tensors |= {f"{name}/{key}": value for key, value in module.state_dict().items()}
-        counts = {f"{name}_updates": each.num_updates for name, each in self._optimizations().items()}
-        starts = {f"{name}_start": each.schedule_start for name, each in self._optimizations().items()}
-        return tensors, {"num_updates": self.num_updates, **counts, **starts}
+        return self._parts.state(self.num_updates)
 
     def load_state(self, tensors: dict[str, Tensor], scalars: dict[str, str | int | float]) -> None:
         """Continues where `state` was taken; the policy already holds the saved weights."""
-        self._generator.set_state(tensors["rng/noise"].cpu())
-        for name, module in self._modules().items():
-            module.load_state_dict(tensors_below(tensors, name))
-        for name, optimization in self._optimizations().items():
-            start = int(scalars[f"{name}_start"])
-            optimization.load(tensors_below(tensors, name), int(scalars[f"{name}_updates"]), schedule_start=start)
+        self._parts.load(tensors, scalars)
         self.num_updates = int(scalars["num_updates"])
 
-    def _optimizations(self) -> dict[str, Optimization]:
-        return {"optimize_actor": self._actor, "optimize_critics": self._critic}
-
-    def _modules(self) -> dict[str, nn.Module]:
+    def _gather_parts(self) -> Parts:
         modules: dict[str, nn.Module] = {"critics": self._critics, "target": self._target.module}
-        return modules if self._reference is None else {**modules, "reference": self._reference.network}
+        optimizations = {"optimize_actor": self._actor, "optimize_critics": self._critic}
+        if self._reference is not None:
+            modules["reference"] = self._reference.network
+        if self._has_density:
+            modules["temperature"] = self._temperature_module
+            optimizations["optimize_temperature"] = self._temperature
+        return Parts(generator=self._generator, optimizations=optimizations, modules=modules)
 
-    def _unwrapped(self) -> FlowActor:
-        return next(each for each in self._actor.module.modules() if isinstance(each, FlowActor))
+    @property
+    def _has_density(self) -> bool:
+        return self._config.sac.sampler != "euler"
 
     def _reinforce(self, batch: Batch) -> dict[str, float]:
         sac = self._config.sac
@@ -172,10 +172,21 @@ class FlowActorCritic:
                    "target": float(sample.target.mean())}  # fmt: skip
         num_updates = self._critic.num_updates
         if num_updates > sac.actor_training_starts and num_updates % sac.cta_ratio == 0:
-            inputs = self.policy.prepare(batch.images, batch.state, batch.prompts)
-            lesson = Lesson(inputs=inputs, noise=self._noise(len(batch)), images=sample.images, state=sample.state)
-            climbed = self._actor.update([lesson], self._actor.module)
-            metrics |= {"actor_loss": climbed["loss"], "actor_grad_norm": climbed["grad_norm"]}
+            metrics |= self._climb(batch, sample)
+        return metrics
+
+    def _climb(self, batch: Batch, sample: CriticSample) -> dict[str, float]:
+        temperature = self._temperature_module.value
+        lesson = Lesson(
+            inputs=self.policy.prepare(batch.images, batch.state, batch.prompts), noise=self._noise(len(batch)),
+            seen=sample.seen, state=sample.state, temperature=temperature if self._has_density else None,
+        )  # fmt: skip
+        climbed = self._actor.update([lesson], self._actor.module)
+        metrics = {"actor_loss": climbed["loss"], "actor_grad_norm": climbed["grad_norm"]}
+        divergence = self._flow_actor.last_divergence
+        if divergence is not None:
+            self._temperature.update([divergence], self._temperature.module)
+            metrics |= {"divergence": float(divergence.mean()), "temperature": float(temperature)}
         return metrics
 
     def _supervise(self, batch: Batch) -> dict[str, float]:
@@ -203,36 +214,56 @@ class FlowActorCritic:
         sac, policy, device = self._config.sac, self.policy, self.policy.device
         state, next_state = torch.from_numpy(batch.state).to(device), torch.from_numpy(batch.next_state).to(device)
         executed = policy.normalize_actions(torch.from_numpy(batch.actions).to(device), state)
-        inputs = policy.prepare(batch.next_images, batch.next_state, batch.prompts)
-        following = policy.network.sample(inputs, self._noise(len(batch)))[:, 0, :, : policy.spec.action_dim]
-        target = self._target.module
-        features = target.features(torch.from_numpy(batch.next_images).to(device), next_state)
-        next_value = pessimistic(
-            target.value(features, rated(following, self._executed)), random_subset(sac, self._generator)
-        )
+        next_value = self._next_value(batch, next_state)
         num_real = torch.from_numpy(~batch.is_pad[:, : self._executed]).to(device).sum(dim=1)
         bias = sac.reward_bias * _geometric(num_real, sac.discount)
         reward = sac.reward_scale * torch.from_numpy(batch.reward).to(device) + bias
         sample = CriticSample(
-            images=torch.from_numpy(batch.images).to(device), state=state,
+            seen=self._seen(batch), state=state,
             actions=rated(executed[..., : policy.spec.action_dim], self._executed),
             target=td_target(reward, torch.from_numpy(batch.discount).to(device), next_value),
         )  # fmt: skip
         if draws:
-            shape = (len(batch), sac.cql_samples, sample.actions.shape[1])
-            number, ranks = self._part
-            uniform = torch.rand((shape[0] * ranks, *shape[1:]), generator=self._generator, device=device)
-            sample.drawn_actions = 2 * uniform[number::ranks] - 1
-            sample.drawn_log_density = torch.full(shape[:2], -shape[2] * float(np.log(2.0)), device=device)
-            if sac.cql_calibrated and batch.return_to_go is not None:
-                sample.value_of_behaviour = torch.from_numpy(sac.reward_scale * batch.return_to_go).to(device)
+            self._add_drawn_(sample, batch)
         return sample
 
-    def _noise(self, count: int) -> Float[Tensor, "B 1 H M"]:
+    def _seen(self, batch: Batch) -> Tensor:
+        """Returns what the critics see of the present observations, beside their state."""
+        if self._config.sac.critic_features == "own":
+            return torch.from_numpy(batch.images).to(self.policy.device)
+        return self._flow_actor.drawing.features(self.policy.prepare(batch.images, batch.state, batch.prompts))
+
+    def _next_value(self, batch: Batch, next_state: Tensor) -> Float[Tensor, " B"]:
+        """Returns what the observations after the executed part are worth under the present policy."""
+        assert batch.next_images is not None
+        assert batch.next_state is not None
+        sac, policy, target = self._config.sac, self.policy, self._target.module
+        inputs = policy.prepare(batch.next_images, batch.next_state, batch.prompts)
+        drawn = self._flow_actor.drawing.draw(inputs, self._noise(len(batch)))
+        is_own = sac.critic_features == "own"
+        seen = torch.from_numpy(batch.next_images).to(policy.device) if is_own else drawn.features
+        q = target.value(target.features(seen, next_state), rated(drawn.chunk, self._executed))
+        value = pessimistic(q, random_subset(sac, self._generator))
+        if drawn.divergence is None or not sac.backup_entropy:
+            return value
+        return soft_value(value, drawn.divergence, self._temperature_module.value)
+
+    def _add_drawn_(self, sample: CriticSample, batch: Batch) -> None:
+        """Adds uniform actions with their density, for the conservative penalty."""
+        sac, device = self._config.sac, self.policy.device
+        shape = (len(batch), sac.cql_samples, sample.actions.shape[1])
+        number, ranks = self._part
+        uniform = torch.rand((shape[0] * ranks, *shape[1:]), generator=self._generator, device=device)
+        sample.drawn_actions = 2 * uniform[number::ranks] - 1
+        sample.drawn_log_density = torch.full(shape[:2], -shape[2] * float(np.log(2.0)), device=device)
+        if sac.cql_calibrated and batch.return_to_go is not None:
+            sample.value_of_behaviour = torch.from_numpy(sac.reward_scale * batch.return_to_go).to(device)
+
+    def _noise(self, count: int) -> Float[Tensor, "B N H M"]:
         """Returns this rank's rows of the noise of all ranks."""
         number, ranks = self._part
         config = self.policy.config
-        shape = (count * ranks, 1, config.horizon, config.max_action_dim)
+        shape = (count * ranks, self._flow_actor.drawing.num_noises, config.horizon, config.max_action_dim)
         return torch.randn(shape, generator=self._generator, device=self.policy.device)[number::ranks]
 
 

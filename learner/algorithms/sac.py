@@ -22,15 +22,16 @@ from learner.algorithms.critics import (
     TargetCritics,
     random_subset,
     same_draws,
-    tensors_below,
 )
 from learner.algorithms.interfaces import Sampling
-from learner.losses.actor_critic import pessimistic, policy_loss, soft_value, td_target, temperature_loss
+from learner.algorithms.parts import Parts, unwrapped
+from learner.algorithms.temperature import Temperature
+from learner.losses.actor_critic import pessimistic, policy_loss, soft_value, td_target
 from learner.losses.discrete import double_dqn_target, toggle_penalty
 from learner.replay.batch import Batch
 from learner.replay.reader import ReplayDataset
 from learner.replay.views import newest_steps
-from learner.trainer.optimization import Optimization, unwrapped
+from learner.trainer.optimization import Optimization
 from learner.trainer.publishing import Snapshot
 from serl_launcher.config.dataset import DatasetConfig
 from serl_launcher.config.sac import SacConfig
@@ -61,24 +62,6 @@ class Actor(nn.Module):
         return policy_loss(q.mean(dim=0) if self._takes_mean else pessimistic(q), log_prob, temperature)
 
 
-class Temperature(nn.Module):
-    """Weight of the entropy, learned so that the policy keeps a target entropy."""
-
-    def __init__(self, initial: float, target_entropy: float) -> None:
-        super().__init__()
-        self.log_value = nn.Parameter(torch.tensor(initial).log())
-        self._target_entropy = target_entropy
-
-    @property
-    def value(self) -> Tensor:
-        """The weight, without gradient."""
-        return self.log_value.detach().exp()
-
-    def forward(self, log_prob: Float[Tensor, " B"]) -> Tensor:
-        """Returns the loss."""
-        return temperature_loss(self.log_value, log_prob, self._target_entropy)
-
-
 class Sac:
     """Learns from every step of the sampling window, whoever acted."""
 
@@ -98,6 +81,12 @@ class Sac:
         self._snapshots = PolicySnapshots()
         self._temperature_module = unwrapped(self._temperature.module, Temperature)
         self._actor_module = unwrapped(self._actor.module, Actor)
+        self._parts = Parts(
+            generator=self._generator,
+            optimizations={"optimize_actor": self._actor, "optimize_critics": self._critic,
+                           "optimize_temperature": self._temperature},
+            modules={"critics": critics, "target": self._target.module, "temperature": self._temperature_module},
+        )  # fmt: skip
 
     @property
     def num_updates(self) -> int:
@@ -154,8 +143,7 @@ class Sac:
 
     def restart_schedule(self) -> None:
         """Begins the schedules of all learning rates anew."""
-        for optimization in (self._actor, self._critic, self._temperature):
-            optimization.restart_schedule()
+        self._parts.restart_schedules()
 
     def save_policy(self, directory: Path) -> None:
         """Writes the policy to act with into an existing directory."""
@@ -173,34 +161,15 @@ class Sac:
 
     def state(self) -> tuple[dict[str, Tensor], dict[str, str | int | float]]:
         """Returns what, with the saved policy, continues this run."""
-        weight = self._temperature_module.log_value.detach()
-        tensors = {"rng/noise": self._generator.get_state(), "temperature/weight": weight}
-        for name, optimization in self._optimizations().items():
-            tensors |= {f"{name}/{key}": value for key, value in optimization.tensors().items()}
-        for name, module in (("critics", self._critics), ("target", self._target.module)):
-            tensors |= {f"{name}/{key}": value for key, value in module.state_dict().items()}
-        counts = {f"{name}_updates": optimization.num_updates for name, optimization in self._optimizations().items()}
-        starts = {f"{name}_start": each.schedule_start for name, each in self._optimizations().items()}
-        return tensors, {"num_updates": self.num_updates, **counts, **starts}
+        return self._parts.state(self.num_updates)
 
     def load_state(self, tensors: dict[str, Tensor], scalars: dict[str, str | int | float]) -> None:
         """Continues where `state` was taken; the policy already holds the saved weights."""
-        self._generator.set_state(tensors["rng/noise"].cpu())
-        self._critics.load_state_dict(tensors_below(tensors, "critics"))
-        self._target.module.load_state_dict(tensors_below(tensors, "target"))
-        with torch.no_grad():
-            self._temperature_module.log_value.copy_(tensors["temperature/weight"])
-        for name, optimization in self._optimizations().items():
-            start = int(scalars[f"{name}_start"])
-            optimization.load(tensors_below(tensors, name), int(scalars[f"{name}_updates"]), schedule_start=start)
-
-    def _optimizations(self) -> dict[str, Optimization]:
-        return {"optimize_actor": self._actor, "optimize_critics": self._critic,
-                "optimize_temperature": self._temperature}  # fmt: skip
+        self._parts.load(tensors, scalars)
 
     def _update_actor(self, sample: CriticSample) -> dict[str, float]:
         with torch.no_grad():
-            features = self._critics.features(sample.images, sample.state)
+            features = self._critics.features(sample.seen, sample.state)
         noise, temperature = self._noise(len(features)), self._temperature_module.value
         learned = self._actor.update([features], lambda each: self._actor.module(each, noise, temperature))
         log_prob = self._actor_module.last_log_prob
@@ -221,7 +190,7 @@ class Sac:
         discount = torch.from_numpy(batch.discount).to(policy.device)
         with torch.no_grad():
             target = td_target(reward, discount, self._next_value(next_images, then.state))
-        sample = CriticSample(images=images, state=now.state, actions=actions[:, policy.continuous], target=target)
+        sample = CriticSample(seen=images, state=now.state, actions=actions[:, policy.continuous], target=target)
         if policy.gripper is not None:
             self._add_gripper_(sample, actions, (next_images, then.state), reward=reward, discount=discount)
         if sac.cql_weight > 0 and is_training:
@@ -261,7 +230,7 @@ class Sac:
         count, width = self._config.sac.cql_samples, len(self.policy.continuous)
         batch_size = len(sample.target)
         with torch.no_grad():
-            features = self._critics.features(sample.images, sample.state).repeat_interleave(count, 0)
+            features = self._critics.features(sample.seen, sample.state).repeat_interleave(count, 0)
             own, log_prob = self.policy.actor(features, self._noise(batch_size * count))
         uniform = 2 * self._uniform(batch_size * count, width) - 1
         shape = (batch_size, count)

@@ -17,7 +17,6 @@ from serl_launcher.config.training import OptimizerConfig
 from serl_launcher.errors import CheckpointError
 
 MicroBatch = TypeVar("MicroBatch")
-Module = TypeVar("Module", bound=nn.Module)
 
 
 class Optimization:
@@ -122,8 +121,3 @@ class Optimization:
                     f"Expected optimizer state of shape {expected} for parameter {number}, got {shape}. The checkpoint "
                     "belongs to another policy configuration."
                 )
-
-
-def unwrapped(module: nn.Module, kind: type[Module]) -> Module:
-    """Returns what accelerate wrapped."""
-    return next(each for each in module.modules() if isinstance(each, kind))

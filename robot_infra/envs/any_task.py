@@ -144,11 +144,13 @@ class _Commands:
         high = np.asarray(options.action_high or space.high, np.float32)
         if low.shape != space.shape or high.shape != space.shape:
             raise ConfigError(
-                f"{options.id} has {space.shape[0]} actions; action_low and action_high give {len(low)} and {len(high)}."
+                f"{options.id} has {space.shape[0]} actions; action_low and action_high give {len(low)} and "
+                f"{len(high)}."
             )
         if (low > high).any() or (low < space.low).any() or (high > space.high).any():
             raise ConfigError(
-                f"{options.id}: action_low and action_high must lie within {space}, got {low.tolist()}, {high.tolist()}."
+                f"{options.id}: action_low and action_high must lie within {space}, got {low.tolist()} and "
+                f"{high.tolist()}."
             )
         self._fixed, self._chosen = low, low < high
         self.space = spaces.Box(low[self._chosen], high[self._chosen], dtype=np.float32)

@@ -4,6 +4,13 @@ from dataclasses import dataclass, field
 
 from serl_launcher.errors import ConfigError
 
+_CHOICES = {
+    "reward_from": ("recorded", "label"),
+    "actor_value": ("min", "mean"),
+    "sampler": ("euler", "sde", "injected"),
+    "critic_features": ("own", "mean", "parts"),
+}
+
 
 @dataclass(kw_only=True, slots=True)
 class GripperConfig:
@@ -60,6 +67,17 @@ class SacConfig:
     """Whether the penalty stops at the return that followed in the data (Cal-QL)."""
     distill_weight: float = 0.0
     """`sac_pi0`: pull towards the frozen policy of the start."""
+    sampler: str = "euler"
+    """`sac_pi0`: how chunks are drawn while learning. `euler`: no log-probability, `distill_weight` holds the policy.
+    `sde`, `injected`: along paths with a log-probability (networks/stochastic); a learned temperature holds the
+    policy at `target_divergence` from the frozen one."""
+    sampler_noise: float = 0.5
+    """Noise level of such paths."""
+    target_divergence: float = 0.01
+    """Mean of log pi - log pi_reference per coordinate of a path, in nats."""
+    critic_features: str = "own"
+    """`sac_pi0`: what critics see of images. `own`: convolutions of their own. `mean`, `parts`: what the policy's
+    backbone makes of them, pooled over everything or per camera; it learns nothing from the critics."""
     gripper: GripperConfig = field(default_factory=GripperConfig)
 
     def __post_init__(self) -> None:
@@ -69,10 +87,16 @@ class SacConfig:
             raise ConfigError(
                 f"algo.sac.cql_calibrated compares with returns that know no bias; reward_bias is {self.reward_bias}."
             )
-        if self.reward_from not in ("recorded", "label"):
-            raise ConfigError(f"algo.sac.reward_from must be 'recorded' or 'label', got {self.reward_from!r}.")
-        if self.actor_value not in ("min", "mean"):
-            raise ConfigError(f"algo.sac.actor_value must be 'min' or 'mean', got {self.actor_value!r}.")
+        for key, choices in _CHOICES.items():
+            if getattr(self, key) not in choices:
+                raise ConfigError(
+                    f"algo.sac.{key} must be one of {', '.join(map(repr, choices))}, got {getattr(self, key)!r}."
+                )
+        if self.sampler != "euler" and self.distill_weight > 0:
+            raise ConfigError(
+                f"algo.sac.sampler={self.sampler} keeps target_divergence from the frozen policy; set distill_weight=0 "
+                f"(got {self.distill_weight})."
+            )
         if self.critic_ensemble_size < 1 or self.cta_ratio < 1:
             raise ConfigError(
                 "algo.sac.critic_ensemble_size and cta_ratio must be 1 or more, got "

@@ -43,9 +43,10 @@ class ObservationEncoder(nn.Module):
         ]
         return torch.cat([*seen, (state - self.state_mean) / self.state_std], dim=1)
 
-    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: Any) -> None:  # Any: torch's own.
-        for name in ("state_mean", "state_std"):  # Absent before 0.3: the state was taken as it is.
-            state_dict.setdefault(prefix + name, getattr(self, name))
+    def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: Any) -> None:
+        # Any: torch's own signature. Older checkpoints have no statistics: the state was taken as it is.
+        state_dict.setdefault(f"{prefix}state_mean", torch.zeros_like(self.state_mean))
+        state_dict.setdefault(f"{prefix}state_std", torch.ones_like(self.state_std))
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
 

@@ -64,12 +64,15 @@ class StochasticSampler:
                 f"{self.num_steps}. Without noise use the Euler sampler: it has no density."
             )
 
-    def sample(self, flow: Flow, noise: Float[Tensor, "R H A"], *, generator: torch.Generator | None = None) -> Path:
-        """Draws one path per row, starting at `noise`."""
+    def sample(
+        self, flow: Flow, noise: Float[Tensor, "R H A"], *, generator: torch.Generator | None = None,
+        draws: Float[Tensor, "R K H A"] | None = None,
+    ) -> Path:  # fmt: skip
+        """Draws one path per row, starting at `noise`; its steps are those of `draws`, standard normal, where given."""
         points, log_prob = [noise], []
-        for time in flow_times(self.num_steps):
+        for step, time in enumerate(flow_times(self.num_steps)):
             mean, std = self.transition(flow, points[-1], time)
-            draw = _normal_like(mean, generator)
+            draw = _normal_like(mean, generator) if draws is None else draws[:, step]
             points.append(mean + std * draw)
             log_prob.append(_log_density(draw, std))
         return Path(torch.stack(points, 1), torch.stack(log_prob, 1))

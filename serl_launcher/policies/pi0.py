@@ -66,6 +66,11 @@ class Pi0Policy(nn.Module):
         return self.network.action_in_proj.weight.device
 
     @property
+    def num_cameras(self) -> int:
+        """Cameras that the network sees."""
+        return len(self.spec.cameras if self._camera_order is None else self._camera_order)
+
+    @property
     def delta_mask(self) -> np.ndarray | None:
         """Which action dimensions are relative to the state, bool [A]; None where none is."""
         if not self.config.delta_actions:

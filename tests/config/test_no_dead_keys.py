@@ -65,6 +65,10 @@ ELSEWHERE = {
     "image_shift": "test_a_shift_moves_all_cameras_of_a_sample_alike",
     "reward_from": "test_a_corrected_label_changes_the_rewards",
     "distill_weight": "test_a_heavy_distillation_holds_the_policy_at_its_beginning",
+    "sampler": "test_the_divergence_of_a_shifted_flow_by_hand",
+    "sampler_noise": "test_the_divergence_of_a_shifted_flow_by_hand",
+    "target_divergence": "test_a_policy_that_diverges_too_far_is_held_by_a_rising_temperature",
+    "critic_features": "test_critics_on_the_backbone_do_not_train_it",
 }
 """Keys of images and flow policies, and the tests that change them."""
 

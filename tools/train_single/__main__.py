@@ -43,7 +43,7 @@ def main() -> int:
     results, first_seed = [], config.seed
     for number in range(arguments.seeds):
         config.seed = first_seed + number
-        np.random.seed(config.seed)  # noqa: NPY002  Some tasks draw their start states from it.
+        np.random.seed(config.seed)
         trial = _trial(config, env, arguments)
         results.append(trial.run(arguments.steps, num_evaluations=arguments.evaluations, report=_report))
         logger.info("Seed %d: %s in %.0f s.", config.seed, _describe(results[-1:]), results[-1].seconds)

@@ -3,6 +3,8 @@
 import logging
 from pathlib import Path
 
+import numpy as np
+
 from learner.replay.reader import ReplayDataset
 from learner.replay.transitions import TransitionMemory
 from robot_infra.interfaces import RobotEnv, Transition
@@ -78,7 +80,7 @@ def reward_of(config: RunConfig, transition: Transition) -> float:
     return float(transition.success) if config.algo.sac.reward_from == "label" else transition.reward
 
 
-def _play(env: RobotEnv, expert: Expert, seed: int) -> list[tuple[Observation, object, Transition]]:
+def _play(env: RobotEnv, expert: Expert, seed: int) -> list[tuple[Observation, np.ndarray, Transition]]:
     observation, steps, is_over = env.reset(seed=seed), [], False
     expert.begin()
     while not is_over:

@@ -1,6 +1,8 @@
 """Scripted experts for simulated tasks: they give demonstrations and take over, as a person would."""
 
-from typing import Protocol
+import importlib
+from collections.abc import Callable
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -25,9 +27,7 @@ class MetaWorldExpert:
 
     def __init__(self, name: str) -> None:
         """Solves the task of that name, such as `reach-v3`."""
-        from metaworld.policies import ENV_POLICY_MAP
-
-        self._make = ENV_POLICY_MAP[name]
+        self._make: Callable[[], Any] = importlib.import_module("metaworld.policies").ENV_POLICY_MAP[name]
         self._policy = self._make()
 
     def begin(self) -> None:

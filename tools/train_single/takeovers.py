@@ -1,4 +1,4 @@
-"""When a scripted expert takes over during training: often at first, never in the end (as HIL-SERL's authors advise)."""
+"""When a scripted expert takes over in training: often at first, never in the end (as HIL-SERL's authors advise)."""
 
 import numpy as np
 

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -120,7 +122,7 @@ def test_the_policy_climbs_the_critics(run, dataset):
         noise = torch.zeros(8, 1, 4, 3)
         with torch.no_grad():
             chunk = algorithm.policy.network.sample(inputs, noise)[:, 0]
-            features = algorithm._critics.features(sample.images, sample.state)
+            features = algorithm._critics.features(sample.seen, sample.state)
             return algorithm._critics.value(features, rated(chunk, 2)).min(dim=0).values.mean().item()
 
     before = value()
@@ -136,7 +138,7 @@ def test_the_policy_climbs_the_critics(run, dataset):
 
 def lesson_of(algorithm, batch, sample):
     inputs = algorithm.policy.prepare(batch.images, batch.state, batch.prompts)
-    return Lesson(inputs=inputs, noise=algorithm._noise(len(batch)), images=sample.images, state=sample.state)
+    return Lesson(inputs=inputs, noise=algorithm._noise(len(batch)), seen=sample.seen, state=sample.state)
 
 
 def test_a_heavy_distillation_holds_the_policy_at_its_beginning(run, dataset):
@@ -156,8 +158,11 @@ def test_a_heavy_distillation_holds_the_policy_at_its_beginning(run, dataset):
     assert moved[1] < moved[0]
 
 
-def test_a_saved_run_makes_the_same_next_update(run, dataset, tmp_path):
-    run.config.algo.sac.distill_weight = 1.0
+@pytest.mark.parametrize(
+    "sac", [{"distill_weight": 1.0}, {"sampler": "sde", "critic_features": "parts"}], ids=["distilled", "paths"]
+)
+def test_a_saved_run_makes_the_same_next_update(run, dataset, tmp_path, sac):
+    run.config.algo.sac = replace(run.config.algo.sac, **sac)
     run.config.algo.sac.cql_weight = 0.5
     run.config.algo.optimizer.ema = 0.9
     first = build(run, dataset)
@@ -194,3 +199,72 @@ def test_a_corrected_label_changes_the_rewards(run, dataset):
     DatasetWriter(run.directory.replay, SPEC).relabel(label.episode_id, label)
     assert dataset.refresh()
     assert sampler.sample(last).reward.tolist() == [1.0, 1.0]
+
+
+def path_lesson(run, dataset, sampler):
+    run.config.algo.sac = replace(run.config.algo.sac, sampler=sampler, sampler_noise=0.5)
+    algorithm = build(run, dataset)
+    batch = batch_of(algorithm, dataset, range(4))
+    return algorithm, algorithm.policy.prepare(batch.images, batch.state, batch.prompts), algorithm._noise(len(batch))
+
+
+@pytest.mark.parametrize("sampler", ["sde", "injected"])
+def test_a_policy_does_not_diverge_from_itself(run, dataset, sampler):
+    algorithm, inputs, noise = path_lesson(run, dataset, sampler)
+    assert noise.shape[1] == 1 + algorithm.policy.config.num_steps
+    drawn = algorithm._flow_actor.drawing.draw(inputs, noise)
+    torch.testing.assert_close(drawn.divergence, torch.zeros(4), atol=1e-6, rtol=0)
+
+
+def test_the_divergence_of_a_shifted_flow_by_hand(run, dataset):
+    """Every velocity is 0.3 higher, hence every mean d = -0.3 / K; with deviation s: noise * d / s + d^2 / (2 s^2)."""
+    algorithm, inputs, noise = path_lesson(run, dataset, "injected")
+    with torch.no_grad():
+        algorithm.policy.network.action_out_proj.bias += 0.3
+    drawn = algorithm._flow_actor.drawing.draw(inputs, noise)
+    steps = algorithm.policy.config.num_steps
+    shift, std = -0.3 / steps, 0.5 / steps**0.5
+    expected = noise[:, 1:].flatten(1).mean(dim=1) * shift / std + shift**2 / (2 * std**2)
+    torch.testing.assert_close(drawn.divergence, expected, atol=1e-5, rtol=1e-4)
+
+
+def test_a_policy_that_diverges_too_far_is_held_by_a_rising_temperature(run, dataset):
+    run.config.algo.temperature_optimizer = OptimizerConfig(lr=1e-2, schedule="constant", num_warmup_steps=0)
+    run.config.algo.sac.actor_training_starts = -1
+    algorithm, _, _ = path_lesson(run, dataset, "injected")
+    with torch.no_grad():
+        algorithm.policy.network.action_out_proj.bias += 2.0
+    metrics = algorithm.update(batch_of(algorithm, dataset, range(4)))
+    assert metrics["divergence"] > algorithm._config.sac.target_divergence
+    assert algorithm._temperature_module.value > run.config.algo.sac.temperature_init
+
+
+def test_a_divergence_lowers_what_follows(run, dataset):
+    algorithm, _, _ = path_lesson(run, dataset, "injected")
+    batch = batch_of(algorithm, dataset, [0, 1])
+    with torch.no_grad():
+        algorithm.policy.network.action_out_proj.bias += 2.0
+    targets = []
+    for counts in (False, True):
+        algorithm._config.sac.backup_entropy = counts
+        algorithm._generator.manual_seed(5)
+        targets.append(algorithm._sample(batch, draws=False).target)
+    assert (targets[1] < targets[0]).all()
+
+
+@pytest.mark.parametrize("features", ["mean", "parts"])
+def test_critics_on_the_backbone_do_not_train_it(run, dataset, features):
+    run.config.algo.sac = replace(run.config.algo.sac, critic_features=features, actor_training_starts=1)
+    algorithm = build(run, dataset)
+    before, critics = snapshot(algorithm.policy), snapshot(algorithm._critics)
+    batch = batch_of(algorithm, dataset, range(4))
+    algorithm.update(batch)
+    assert is_same(before, snapshot(algorithm.policy))
+    assert not is_same(critics, snapshot(algorithm._critics))
+    algorithm.update(batch)
+    assert not is_same(before, snapshot(algorithm.policy))
+
+
+def test_distillation_and_divergence_exclude_each_other(run):
+    with pytest.raises(ConfigError, match="target_divergence"):
+        replace(run.config.algo.sac, sampler="sde", distill_weight=1.0)
