@@ -9,8 +9,10 @@ import numpy as np
 
 from actor.rewards import JudgedEnv, RewardBus
 from actor.rewards.classifier import ClassifierWatcher
-from actor.rewards.judged_env import Watcher
+from actor.rewards.goal import GoalRewards
+from actor.rewards.judged_env import Rewarder, Watcher
 from actor.rewards.keys import VerdictKeys
+from actor.rewards.stages import Seen, StageRewards
 from robot_infra.devices.gamepad import Gamepad
 from robot_infra.devices.keyboard import Keyboard
 from robot_infra.devices.leader_arm import LeaderArm
@@ -66,7 +68,10 @@ class Beside:
         rewards = self.config.actor.rewards
         if rewards.sources == ["environment"] and self.keyboard is None and not self.config.actor.console.enabled:
             return env
-        return JudgedEnv(env, self.bus, environment_judges="environment" in rewards.sources, watchers=self._watchers())
+        return JudgedEnv(
+            env, self.bus, environment_judges="environment" in rewards.sources, watchers=self._watchers(),
+            rewarder=self._rewarder(env.spec),
+        )  # fmt: skip
 
     def operator(self, spec: RobotSpec, *, always_drive: bool) -> Operator | None:
         """Returns the person with the device in the hand; None where there is no device."""
@@ -126,13 +131,31 @@ class Beside:
                 "actor.rewards.sources names 'classifier', but actor.rewards.classifier_path is empty. Train one with "
                 "`python -m learner algo=reward_classifier`."
             )
-        from serl_launcher.policies.reward_classifier import load_reward_classifier  # Imports torch.
-
-        classifier = load_reward_classifier(Path(rewards.classifier_path))
-        threshold = classifier.spec.threshold if rewards.threshold is None else rewards.threshold
+        probability, threshold = self._seen(rewards.classifier_path)
         return [
             ClassifierWatcher(
-                classifier.probability, self.bus, threshold=threshold, num_positive=rewards.num_positive,
-                window=rewards.window,
+                probability, self.bus, threshold=threshold, num_positive=rewards.num_positive, window=rewards.window
             )
-        ]  # fmt: skip
+        ]
+
+    def _rewarder(self, spec: RobotSpec) -> Rewarder | None:
+        rewards = self.config.actor.rewards
+        if "naive" in rewards.sources:
+            return GoalRewards(rewards.goal, spec, scale=rewards.goal_scale, radius=rewards.goal_radius)
+        if "process" not in rewards.sources:
+            return None
+        if not rewards.stage_paths:
+            raise ConfigError(
+                "actor.rewards.sources names 'process', but actor.rewards.stage_paths is empty. Train a classifier per "
+                "stage with `python -m learner algo=reward_classifier`."
+            )
+        stages = [self._seen(path) for path in rewards.stage_paths]
+        return StageRewards(stages, self.bus, num_positive=rewards.num_positive, window=rewards.window)
+
+    def _seen(self, path: str) -> Seen:
+        """Returns what a reward classifier sees, and from which probability on it counts."""
+        from serl_launcher.policies.reward_classifier import load_reward_classifier  # Imports torch.
+
+        classifier = load_reward_classifier(Path(path))
+        stated = self.config.actor.rewards.threshold
+        return classifier.probability, classifier.spec.threshold if stated is None else stated

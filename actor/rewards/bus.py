@@ -11,6 +11,9 @@ from dataclasses import dataclass, field
 
 from serl_launcher.types import Outcome
 
+HUMAN = "human"
+"""Who vetoes every other judge."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
@@ -22,7 +25,7 @@ class Verdict:
 
     outcome: Outcome
     by: str
-    """`human`, `classifier`, `environment` or `script`."""
+    """`human`, `classifier`, `process`, `environment` or `script`."""
     corrects_last: bool = False
     """Whether it is about the episode before the running one."""
     monotonic_s: float = field(default_factory=time.monotonic)
@@ -38,11 +41,11 @@ class RewardBus:
         self._is_running = False
 
     def post(self, verdict: Verdict) -> None:
-        """Says something; the newest counts. Never blocks."""
+        """Says something; the newest counts, but a person's verdict is never overruled by another's. Never blocks."""
         with self._lock:
             if verdict.corrects_last or not self._is_running:
                 self._late.append(verdict)
-            else:
+            elif self._now is None or self._now.by != HUMAN or verdict.by == HUMAN:
                 self._now = verdict
 
     def begin(self) -> None:

@@ -24,19 +24,28 @@ class Watcher(Protocol):
         ...
 
 
+class Rewarder(Watcher, Protocol):
+    """A watcher that says what each step earns."""
+
+    reward: float
+    """For the observation that it looked at last."""
+
+
 class JudgedEnv:
     """Wraps a robot; satisfies `robot_infra.interfaces.RobotEnv`.
 
     A verdict of success ends the episode with reward 1, one of failure with 0; `aborted` cuts it off. Where the
     environment is not among the judges its own reward and success do not count, and an episode that runs out of time
-    without a verdict is unlabelled: it waits for a late label.
+    without a verdict is unlabelled: it waits for a late label. Where there is a rewarder every step earns what it says.
     """
 
     def __init__(
-        self, env: RobotEnv, bus: RewardBus, *, environment_judges: bool, watchers: Sequence[Watcher] = ()
-    ) -> None:
+        self, env: RobotEnv, bus: RewardBus, *, environment_judges: bool, watchers: Sequence[Watcher] = (),
+        rewarder: Rewarder | None = None,
+    ) -> None:  # fmt: skip
         self.env = env
-        self._bus, self._environment_judges, self._watchers = bus, environment_judges, watchers
+        self._bus, self._environment_judges, self._rewarder = bus, environment_judges, rewarder
+        self._watchers = [*watchers] if rewarder is None else [*watchers, rewarder]
 
     @property
     def spec(self) -> RobotSpec:
@@ -70,6 +79,8 @@ class JudgedEnv:
                 transition, reward=0.0, terminated=False, truncated=is_over, success=False,
                 outcome=Outcome.UNLABELLED if is_over else None,
             )  # fmt: skip
+        if self._rewarder is not None:
+            transition = replace(transition, reward=self._rewarder.reward)
         if transition.terminated or transition.truncated:
             self._bus.end()
         return transition

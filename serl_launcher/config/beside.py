@@ -6,7 +6,11 @@ from typing import Any
 from serl_launcher.errors import ConfigError
 
 HANDS = ("", "leader", "gamepad", "spacemouse", "keyboard")
-JUDGES = ("environment", "keyboard", "classifier", "console")
+JUDGES = ("environment", "keyboard", "classifier", "console", "process", "naive")
+REWARDERS = ("process", "naive")
+"""Of them, those that say what each step earns."""
+OTHER_NAMES = {"env": "environment", "human": "keyboard", "outcome": "classifier"}
+"""Of judges, as Hi-ORS's configurations have them."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -38,7 +42,9 @@ class RewardsConfig:
     """Who judges an episode while it runs; each source can end it."""
 
     sources: list[str] = field(default_factory=lambda: ["environment"])
-    """Any of `environment` (the simulator knows), `keyboard`, `console`, `classifier`."""
+    """Any of `environment` (the simulator knows; also `env`), `keyboard` (also `human`), `console`, `classifier` (also
+    `outcome`); one of `process` (stages seen by classifiers) and `naive` (nearness to `goal`) says what each step
+    earns."""
     threshold: float | None = None
     """Probability of success from which a classified picture counts; null: the classifier's own, calibrated."""
     num_positive: int = 5
@@ -46,8 +52,21 @@ class RewardsConfig:
     window: int = 6
     classifier_path: str | None = None
     """Directory of the reward classifier, which `python -m learner algo=reward_classifier` writes."""
+    stage_paths: list[str] = field(default_factory=list)
+    """`process`: directories of such classifiers, one per stage, in order."""
+    goal: dict[str, float] = field(default_factory=dict)
+    """`naive`: values of states by name, in the robot's units."""
+    goal_scale: float = 0.5
+    """`naive`: distance at which a step earns 0."""
+    goal_radius: float = 0.05
+    """`naive`: distance below which a step earns 1 more."""
 
     def __post_init__(self) -> None:
+        self.sources = [OTHER_NAMES.get(source, source) for source in self.sources]
+        if sum(source in REWARDERS for source in self.sources) > 1:
+            raise ConfigError(f"actor.rewards.sources may name one of {REWARDERS}, got {self.sources}.")
+        if self.goal_scale <= 0:
+            raise ConfigError(f"actor.rewards.goal_scale must be positive, got {self.goal_scale}.")
         unknown = [source for source in self.sources if source not in JUDGES]
         if unknown or not self.sources:
             raise ConfigError(f"actor.rewards.sources must name some of {JUDGES}, got {self.sources}.")

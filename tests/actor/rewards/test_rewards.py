@@ -8,8 +8,10 @@ from actor.progress import Progress
 from actor.recorder import Recorder
 from actor.rewards import JudgedEnv, RewardBus, Verdict
 from actor.rewards.classifier import ClassifierWatcher
+from actor.rewards.goal import GoalRewards
 from actor.rewards.keys import VerdictKeys
 from actor.rewards.late_labels import LateLabels
+from actor.rewards.stages import StageRewards
 from serl_launcher.config.beside import DevicesConfig, RewardsConfig
 from serl_launcher.errors import ConfigError
 from serl_launcher.types import Observation, Outcome
@@ -106,6 +108,66 @@ def test_one_false_positive_is_no_success():
     assert (verdict.outcome, verdict.by) == (Outcome.SUCCESS, "classifier")
 
 
+@pytest.mark.parametrize("order", [(SUCCESS, FAILURE), (FAILURE, SUCCESS)])
+def test_a_person_vetoes_a_classifier_whoever_was_first(order):
+    bus = RewardBus()
+    bus.begin()
+    for verdict in order:
+        bus.post(verdict if verdict is FAILURE else Verdict(outcome=Outcome.SUCCESS, by="classifier"))
+    verdict = bus.take()
+    assert verdict is not None
+    assert (verdict.outcome, verdict.by) == (Outcome.FAILURE, "human")
+
+
+def test_a_step_earns_the_stages_gained_and_the_last_one_is_success():
+    """Two stages; the picture shows: nothing, the first, nothing again, both."""
+    first, second = Answers([0.1, 0.9, 0.2, 0.9]), Answers([0.0, 0.3, 0.0, 0.8])
+    bus = RewardBus()
+    stages = StageRewards([(first, 0.75), (second, 0.75)], bus, num_positive=1, window=1)
+    env = JudgedEnv(TinyRobot(max_steps=20), bus, environment_judges=False, rewarder=stages)
+    env.reset(seed=0)
+    transitions = [env.step(STILL) for _ in range(4)]
+    assert [each.reward for each in transitions] == [0.0, 1.0, -1.0, 2.0]
+    assert [each.terminated for each in transitions] == [False, False, False, True]
+    assert (transitions[-1].outcome, transitions[-1].judged_by) == (Outcome.SUCCESS, "process")
+
+
+def test_a_stage_is_reached_only_where_several_pictures_show_it():
+    stages = StageRewards([(Answers([0.9, 0.1, 0.9, 0.9]), 0.5)], RewardBus(), num_positive=2, window=2)
+    stages.begin()
+    rewards = []
+    for _ in range(4):
+        stages.look(TinyRobot().reset(seed=0))
+        rewards.append(stages.reward)
+    assert rewards == [0.0, 0.0, 0.0, 1.0]
+
+
+@pytest.mark.parametrize(("distance", "expected"), [(0.0, 2.0), (0.25, 0.5), (0.5, 0.0), (1.0, -1.0)])
+def test_nearness_to_a_goal_by_hand(distance: float, expected: float):
+    goal = GoalRewards({SPEC.state_names[1]: 0.3}, SPEC, scale=0.5, radius=0.05)
+    state = np.array([9.0, 0.3 + distance], np.float32)
+    goal.look(Observation(images={}, state=state, prompt=""))
+    assert goal.reward == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_goal_earns_in_every_step_and_ends_nothing():
+    goal = GoalRewards({SPEC.state_names[0]: 0.0}, SPEC, scale=0.5, radius=0.05)
+    env = JudgedEnv(TinyRobot(max_steps=2), RewardBus(), environment_judges=False, rewarder=goal)
+    env.reset(seed=0)
+    end = env.step(STILL)
+    assert end.reward == goal.reward
+    assert (end.terminated, end.outcome) == (False, Outcome.UNLABELLED if end.truncated else None)
+
+
+def test_a_goal_of_an_unknown_joint_is_refused():
+    with pytest.raises(ConfigError, match="elbow"):
+        GoalRewards({"elbow": 1.0}, SPEC, scale=0.5, radius=0.05)
+
+
+def test_the_names_of_hi_ors_mean_ours():
+    assert RewardsConfig(sources=["human", "outcome", "env"]).sources == ["keyboard", "classifier", "environment"]
+
+
 def test_a_new_episode_forgets_the_pictures_of_the_one_before():
     bus = RewardBus()
     watcher = ClassifierWatcher(Answers([0.9, 0.9]), bus, threshold=0.75, num_positive=2, window=2)
@@ -135,6 +197,8 @@ def test_late_labels_reach_the_episode_that_ended_last(tmp_path: Path):
     [
         (lambda: RewardsConfig(sources=["oracle"]), "oracle"),
         (lambda: RewardsConfig(sources=[]), "sources"),
+        (lambda: RewardsConfig(sources=["naive", "process"]), "one of"),
+        (lambda: RewardsConfig(sources=["naive"], goal_scale=0.0), "goal_scale"),
         (lambda: RewardsConfig(num_positive=9, window=3), "num_positive"),
         (lambda: DevicesConfig(hand="foot"), "foot"),
         (lambda: DevicesConfig(hand="gamepad"), "path"),
