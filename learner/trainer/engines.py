@@ -156,7 +156,7 @@ class ZeroEngine:
         return {
             number: {
                 **{name: self._full(safe_get_full_optimizer_state(parameter, name)) for name in self._ADAM_STATE},
-                "step": num_steps,
+                "step": num_steps.clone(),
             }
             for number, parameter in enumerate(self.parameters)
         }
