@@ -132,7 +132,7 @@ def test_loading_needs_no_machine_learning_stack() -> None:
 def test_no_default_is_repeated_in_a_file() -> None:
     default = RunConfig()
     for choice in group_choices()["algo"]:
-        assert load([f"algo={choice}"]).algo.name == {"rlpd": "sac"}.get(choice, choice)
+        assert load([f"algo={choice}"]).algo.name == {"rlpd": "sac", "sac_pi0_path": "sac_pi0"}.get(choice, choice)
     assert default.transport == load([]).transport
 
 
