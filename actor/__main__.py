@@ -6,6 +6,7 @@ from types import FrameType
 
 from actor import build
 from actor.clearance import Clearance
+from serl_launcher.allocator import keep_freed_memory
 from serl_launcher.config.loader import load, run_main
 from serl_launcher.config.root import RunConfig
 
@@ -21,6 +22,7 @@ def main() -> None:
 
 def record(config: RunConfig) -> None:
     """Plays and records episodes; the first Ctrl-C ends the actor in order, the second at once."""
+    keep_freed_memory()
     with build.opened(config) as actor:
         stop_on_signals(actor.clearance)
         actor.run()

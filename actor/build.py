@@ -76,6 +76,7 @@ class Actor:
         patience_s = (
             min(self.config.flush_s, STOPPED_FLUSH_S) if self.clearance.was_asked_to_stop else self.config.flush_s
         )
+        self.rollout.write_refused_end(patience_s)
         if self.clearance.is_refused or not self.client.flush(patience_s):
             logger.warning(
                 "The learner has not confirmed %d recorded events; they stay in the spool. "

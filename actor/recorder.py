@@ -64,6 +64,11 @@ class Recorder:
     _unwritten_end: EpisodeEnded | None = None
     """End of an episode that the log refused; without it the log does not know the outcome."""
 
+    @property
+    def has_refused_end(self) -> bool:
+        """Whether the end of an episode still waits for room on the disk."""
+        return self._unwritten_end is not None
+
     def close_abandoned(self) -> int:
         """Ends the episodes that a killed predecessor, or a full disk, left open as aborted; returns how many.
 

@@ -95,6 +95,18 @@ class Rollout:
             else:
                 return
 
+    def write_refused_end(self, patience_s: float) -> None:
+        """Tries for a while to write the end of the last episode where the disk refused it."""
+        give_up_s = time.monotonic() + patience_s
+        while self.recorder.has_refused_end:
+            try:
+                self.recorder.close_abandoned()
+            except SpoolFull as exc:
+                if time.monotonic() > give_up_s:
+                    logger.error("The last episode has no end yet; the next start closes it as aborted: %s", exc)
+                    return
+                time.sleep(DISK_RETRY_S)
+
     def play_episode(self, on_tick: OnTick) -> EpisodeSummary:
         """Plays one episode and records it, also when it is cut short: by a stop, an error or a fault."""
         tally = _Tally(number=self.progress.next_number())

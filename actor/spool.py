@@ -203,8 +203,9 @@ class Spool:
         with self._store.begin(write=True) as transaction:
             meta = transaction.cursor(db=self._db["meta"])
             epoch = key_to_number(meta.get(b"epoch", number_to_key(0)))
-            # From the clock, so that a spool made anew on another disk counts as newer too.
-            self.epoch = max(epoch + 1, int(time.time()))
+            # From the clock, so that a spool made anew on another disk counts as newer too; in milliseconds, for an
+            # actor may be back within a second.
+            self.epoch = max(epoch + 1, time.time_ns() // 1_000_000)
             self.spool_id = bytes(meta.get(b"spool_id", uuid.uuid4().hex.encode())).decode()
             self._acknowledged_seq = key_to_number(meta.get(b"acknowledged_seq", number_to_key(0)))
             meta.close()

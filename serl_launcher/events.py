@@ -88,11 +88,24 @@ class EpisodeLabelled(msgspec.Struct, frozen=True, forbid_unknown_fields=True, t
     wall_time_s: float
 
 
+class _SeenObservation(EncodedObservation, frozen=True, forbid_unknown_fields=True, array_like=True):
+    images: Annotated[dict[Name, Annotated[memoryview, Meta(max_length=MAX_IMAGE_BYTES)]], Meta(max_length=32)]  # pyright: ignore[reportIncompatibleVariableOverride] - It is only looked at.
+
+
+class _SeenStep(StepRecorded, frozen=True, forbid_unknown_fields=True, tag="step"):
+    observation: _SeenObservation
+
+
+class _SeenEnd(EpisodeEnded, frozen=True, forbid_unknown_fields=True, tag="episode_ended"):
+    final_observation: _SeenObservation
+
+
 Event = EpisodeStarted | StepRecorded | EpisodeEnded | EpisodeLabelled
 
 _SOURCES = frozenset(int(source) for source in Source)
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Event)
+_viewer = msgspec.msgpack.Decoder(EpisodeStarted | _SeenStep | _SeenEnd | EpisodeLabelled)
 
 
 def encode_event(event: Event) -> bytes:
@@ -106,8 +119,17 @@ def decode_event(encoded: bytes | memoryview) -> Event:
     Raises:
         ProtocolError: The bytes are no event, or have unknown fields or oversized members.
     """
+    return _decoded(encoded, _decoder)
+
+
+def view_event(encoded: bytes | memoryview) -> Event:
+    """Like `decode_event`, but pictures are views into those bytes: for a look at an event, not for keeping it."""
+    return _decoded(encoded, _viewer)
+
+
+def _decoded(encoded: bytes | memoryview, decoder: msgspec.msgpack.Decoder) -> Event:
     try:
-        return _decoder.decode(encoded)
+        return decoder.decode(encoded)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
         raise ProtocolError(f"Expected a recorded event, got {len(encoded)} bytes that are none: {exc}.") from exc
 

@@ -16,7 +16,8 @@ VARIABLE = "HIORS_FAIL_AT"
 SPOOL = ("spool appended", "spool synced", "spool acknowledged")
 COMMIT = ("admitted", "commit written", "committed")
 SEAL = (
-    "seal final", "seal steps", "seal tasks", "seal episode", "seal statistics", "seal info", "sealed", "seal marked",
+    "seal final", "seal steps", "seal robot", "seal tasks", "seal episode", "seal statistics", "seal info", "sealed",
+    "seal marked",
 )  # fmt: skip
 LABEL = ("seal relabel_steps", "seal relabel_episode", "labelled", "label marked")
 PUBLISH = ("publication written", "publication renamed", "publication named")

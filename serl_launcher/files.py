@@ -2,12 +2,76 @@
 
 import hashlib
 import os
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+_SYNCED_AT_ONCE = 8
+
+
+class StagedFiles:
+    """Files that are written under temporary names, forced to disk side by side, then named one by one.
+
+    The disk works on the first ones while the others are still made; syncs that run side by side share one journal
+    commit of the file system. Leaving the block drops what was not named.
+
+    Example:
+        with StagedFiles() as files:
+            for path, content in contents.items():
+                files.add(path).write_bytes(content)
+                files.written(path)
+            files.sync()
+            for path in contents:
+                files.name(path)
+    """
+
+    def __init__(self) -> None:
+        self._temporary: dict[Path, Path] = {}
+        self._syncs: list[Future[None]] = []
+        self._pool = ThreadPoolExecutor(_SYNCED_AT_ONCE, thread_name_prefix="sync")
+
+    def __enter__(self) -> Self:
+        """Returns itself."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pool.shutdown()
+        for temporary in self._temporary.values():  # Half a file would take room on a disk that has none.
+            temporary.unlink(missing_ok=True)
+
+    def add(self, path: Path) -> Path:
+        """Returns where to write what `path` shall hold; missing folders are made."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._temporary[path] = temporary_name(path)
+        return self._temporary[path]
+
+    def written(self, path: Path) -> None:
+        """Begins to force a finished file to disk."""
+        self._syncs.append(self._pool.submit(sync_file, self._temporary[path]))
+
+    def write(self, path: Path, content: bytes) -> None:
+        """Stages a small file."""
+        self.add(path).write_bytes(content)
+        self.written(path)
+
+    def sync(self) -> None:
+        """Returns when the disk has every file; raises OSError where it refuses one."""
+        for sync in self._syncs:
+            sync.result()
+        self._syncs.clear()
+
+    def name(self, path: Path) -> None:
+        """Gives a file its name, at once for every reader; `sync_directories` makes names survive a power cut."""
+        self._temporary.pop(path).replace(path)
 
 
 def write_atomic(path: Path, content: bytes, *, sync: bool = True) -> None:
     """Replaces `path` by `content` through a synced temporary file and a rename."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = temporary_name(path)
     try:
         with temporary.open("wb") as file:
             file.write(content)
@@ -34,6 +98,17 @@ def sync_file(path: Path) -> None:
 def sync_directory(path: Path) -> None:
     """Forces the names in a directory to disk, so that a rename survives a power cut."""
     sync_file(path)
+
+
+def sync_directories(paths: Iterable[Path]) -> None:
+    """Forces the names in several directories to disk."""
+    for path in dict.fromkeys(paths):  # One after the other: the first sync carries all names.
+        sync_directory(path)
+
+
+def temporary_name(path: Path) -> Path:
+    """Returns the name under which a file is written before it gets its own."""
+    return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
 def sha256_of(path: Path) -> str:

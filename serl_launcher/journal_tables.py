@@ -22,6 +22,7 @@ MAX_KEY_BYTES = 500
 TABLES = ("meta", "cursors", "episodes", "closed", "events", "labels")
 
 Tables = dict[str, lmdb._Database]
+Encoded = bytes | memoryview
 
 
 class Cursor(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -102,7 +103,7 @@ class JournalTransaction:
             event, seq = decode_event(cursor.value()), key_to_number(cursor.key())
             return (event, seq) if isinstance(event, StepRecorded) else None
 
-    def start_episode(self, actor_id: str, seq: int, episode_id: str, encoded: bytes) -> EpisodeEntry:
+    def start_episode(self, actor_id: str, seq: int, episode_id: str, encoded: Encoded) -> EpisodeEntry:
         """Opens an episode with its first event."""
         entry = EpisodeEntry(number=self.counts.num_started, actor_id=actor_id, state="open")
         self.counts = msgspec.structs.replace(self.counts, num_started=self.counts.num_started + 1)
@@ -110,7 +111,7 @@ class JournalTransaction:
         self.put_episode(episode_id, entry)
         return entry
 
-    def put_event(self, entry: EpisodeEntry, seq: int, encoded: bytes) -> None:
+    def put_event(self, entry: EpisodeEntry, seq: int, encoded: Encoded) -> None:
         """Stores one event of an episode."""
         self._transaction.put(number_to_key(entry.number, seq), encoded, db=self._db["events"])
 
@@ -149,7 +150,7 @@ class JournalTransaction:
             while found and cursor.key()[:8] == prefix:
                 found = cursor.delete()
 
-    def put_label(self, episode_id: str, entry: EpisodeEntry, encoded: bytes) -> None:
+    def put_label(self, episode_id: str, entry: EpisodeEntry, encoded: Encoded) -> None:
         """Replaces the newest late label of an episode; one without steps needs none."""
         if entry.state != "empty":
             self._transaction.put(episode_id.encode(), encoded, db=self._db["labels"])

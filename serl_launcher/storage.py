@@ -1,8 +1,10 @@
 """Opens the LMDB stores that survive a kill: the journal of the learner and the spool of an actor."""
 
+import contextlib
 import fcntl
 import logging
 import os
+import weakref
 from pathlib import Path
 
 import lmdb
@@ -16,30 +18,32 @@ _KEY_WIDTH = 8
 
 
 class DirectoryLock:
-    """Exclusive use of a directory by one process; the system frees it when that process dies."""
+    """Exclusive use of a directory by one object; the system frees it when the process dies.
+
+    An object that nobody refers to any more is freed as well.
+    """
 
     def __init__(self, directory: Path, *, error: type[HiorsError]) -> None:
         """Takes the lock at once; raises `error` where a living process holds it."""
         directory.mkdir(parents=True, exist_ok=True)
-        path = directory / "owner.lock"
-        self._file = path.open("a+")
+        descriptor = os.open(directory / "owner.lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as exc:
-            self._file.seek(0)
-            owner = self._file.read().strip() or "unknown"
-            self._file.close()
+            owner = os.read(descriptor, 20).decode(errors="replace").strip() or "unknown"
+            os.close(descriptor)
             raise error(
                 f"Expected {directory} to be free, but the process {owner} on this machine uses it. "
                 "Stop that process, or give this one another id."
             ) from exc
-        self._file.truncate(0)
-        self._file.write(str(os.getpid()))
-        self._file.flush()
+        os.ftruncate(descriptor, 0)
+        with contextlib.suppress(OSError):  # A full disk: the lock holds, only nobody can read whose it is.
+            os.write(descriptor, str(os.getpid()).encode())
+        self._close = weakref.finalize(self, os.close, descriptor)
 
     def release(self) -> None:
         """Gives the directory free; may be called twice."""
-        self._file.close()
+        self._close()
 
 
 def open_store(path: Path, *, map_bytes: int, num_databases: int, is_synced: bool) -> lmdb.Environment:

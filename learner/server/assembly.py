@@ -5,6 +5,7 @@ serving --(trainer finished | enough episodes | signal while collecting)--> send
 +--(signal while training: actors stay, for the learner comes back)-----------------> sealing --> ended
 """
 
+import contextlib
 import logging
 import os
 import threading
@@ -171,7 +172,8 @@ class LearnerServer:
                 return
         writer = open_writer(self._directory.replay, self._ingest.spec, stop)
         if writer is not None:
-            Sealer(self._journal, writer).run(stop)
+            with contextlib.closing(writer):
+                Sealer(self._journal, writer).run(stop)
 
 
 def policy_loader(config: ServerConfig) -> Callable[[Path], Policy]:

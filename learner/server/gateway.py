@@ -29,8 +29,8 @@ from serl_launcher.errors import HiorsError, PolicyError, ProtocolError, Refused
 from serl_launcher.specs import RobotSpec
 from serl_launcher.status import JSON
 from serl_launcher.transport import act_frames, messages
-from serl_launcher.transport.messages import Act, ActReply, ErrorReply, Fetch, Heartbeat, Hello, Stats, Steps
-from serl_launcher.transport.sockets import Frames, LearnerSockets, Waker
+from serl_launcher.transport.messages import Act, ActReply, ErrorReply, Fetch, Frames, Heartbeat, Hello, Stats, Steps
+from serl_launcher.transport.sockets import LearnerSockets, Waker
 
 logger = logging.getLogger(__name__)
 

@@ -17,12 +17,12 @@ from serl_launcher.events import (
     Event,
     StepRecorded,
     check_fits,
-    decode_event,
+    view_event,
 )
 from serl_launcher.journal import Journal
 from serl_launcher.journal_tables import MAX_KEY_BYTES, Cursor, EpisodeEntry, JournalTransaction
 from serl_launcher.specs import RobotSpec
-from serl_launcher.transport.messages import Hello
+from serl_launcher.transport.messages import Frame, Hello
 from serl_launcher.types import Outcome
 
 logger = logging.getLogger(__name__)
@@ -40,7 +40,7 @@ class StepBatch:
     epoch: int
     spool_id: str
     first_seq: int
-    events: Sequence[bytes]
+    events: Sequence[Frame]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -56,7 +56,7 @@ class _Plan:
     """Changes of one batch, worked out before the first is written, so that a refused batch leaves no trace."""
 
     episodes: dict[str, EpisodeEntry | None] = field(default_factory=dict)
-    writes: list[tuple[int, Event, bytes]] = field(default_factory=list)
+    writes: list[tuple[int, Event, Frame]] = field(default_factory=list)
     num_orphans: int = 0
 
 
@@ -139,10 +139,10 @@ class Ingest:
             return ProtocolError(f"The learner failed on these events: {exc!r}.")
 
 
-def _decode_checked(encoded: bytes, spec: RobotSpec | None) -> Event:
+def _decode_checked(encoded: Frame, spec: RobotSpec | None) -> Event:
     if spec is None:
         raise ProtocolError("Expected a hello that describes the robot before its events.")
-    event = decode_event(encoded)
+    event = view_event(encoded)
     check_fits(event, spec)
     if not 0 < len(event.episode_id.encode()) <= MAX_KEY_BYTES:
         raise ProtocolError(f"Expected an episode id of 1 to {MAX_KEY_BYTES} bytes, got {event.episode_id!r}.")

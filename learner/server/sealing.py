@@ -45,6 +45,7 @@ class Sealer:
         self._writer = writer
         self._period_s = period_s
         self._retry_at: dict[str, float] = {}
+        self._absent: set[str] = set()
         self._disk_retry_s = 0.0
         self._disk_pause_s = 0.0
         self._disk_error = ""
@@ -66,6 +67,8 @@ class Sealer:
             for episode_id in self._journal.closed_episodes():
                 num_done += self._attempt(episode_id, self._seal)
             for episode_id, label in self._journal.pending_labels():
+                if self._is_absent(episode_id):
+                    continue
                 num_done += self._attempt(episode_id, lambda each, label=label: self._label(each, label))
         except _DiskRefused as exc:
             self._note_disk(str(exc.__cause__))
@@ -114,6 +117,16 @@ class Sealer:
         failpoints.reached("labelled")
         self._journal.mark_labelled(episode_id, label)
         failpoints.reached("label marked")
+
+    def _is_absent(self, episode_id: str) -> bool:
+        """Returns whether somebody took a labelled episode out of the dataset, and says so once.
+
+        The label stays in the journal, for the dataset may be put back; the next process looks again.
+        """
+        if episode_id not in self._absent and self._writer.index_of(episode_id) is None:
+            self._absent.add(episode_id)
+            logger.warning("Episode %s was labelled, but is not in the dataset any more (pruned?).", episode_id)
+        return episode_id in self._absent
 
     def _note_disk(self, error: str) -> None:
         """Pauses all sealing while the disk refuses; says so once when it begins and once when it is over."""

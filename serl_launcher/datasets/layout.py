@@ -17,8 +17,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from serl_launcher.datasets.features import lerobot_features
 from serl_launcher.errors import DatasetError
-from serl_launcher.files import sync_file
+from serl_launcher.files import StagedFiles
+from serl_launcher.specs import RobotSpec
 
 CODEBASE_VERSION = "v3.0"
 FILES_PER_CHUNK = 1000
@@ -122,27 +124,53 @@ def read_info(root: Path, *, versions: tuple[str, ...] = ("v3.",)) -> dict:
     return info
 
 
-def write_parquet(path: Path, table: pa.Table, *, statistics: list[str] | None = None) -> None:
-    """Replaces a parquet file atomically: uncompressed, plainly encoded pages, synced before the rename.
+def info_content(spec: RobotSpec, *, num_episodes: int, num_steps: int, num_tasks: int) -> dict[str, object]:
+    """Returns what info.json says of a dataset that hiors wrote."""
+    rate = spec.control_hz
+    return {
+        "codebase_version": CODEBASE_VERSION,
+        "robot_type": spec.name,
+        "total_episodes": num_episodes,
+        "total_frames": num_steps,
+        "total_tasks": num_tasks,
+        "chunks_size": FILES_PER_CHUNK,
+        "data_files_size_in_mb": 100,
+        "video_files_size_in_mb": 200,
+        "fps": int(rate) if rate == int(rate) else rate,
+        "splits": {"train": f"0:{num_episodes}"},
+        "data_path": DATA_PATTERN,
+        "video_path": None,
+        "features": lerobot_features(spec),
+    }
+
+
+def stage_parquet(files: StagedFiles, path: Path, table: pa.Table, *, statistics: list[str] | None = None) -> None:
+    """Stages a parquet file of uncompressed, plainly encoded pages.
 
     Args:
+        files: Takes it.
         path: Where it goes; missing folders are made.
         table: Its content, written as one row group.
         statistics: Columns with minimum and maximum in the footer, by which readers skip files. Never images: the
             footer would hold copies of them.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     pq.write_table(
         table,
-        temporary,
+        files.add(path),
         row_group_size=max(len(table), 1),
         compression="none",
         use_dictionary=False,
         write_statistics=statistics or False,  # pyright: ignore[reportArgumentType] - The stub omits lists.
     )
-    sync_file(temporary)
-    temporary.replace(path)
+    files.written(path)
+
+
+def write_parquet(path: Path, table: pa.Table, *, statistics: list[str] | None = None) -> None:
+    """Replaces a parquet file atomically, synced before the rename; see `stage_parquet`."""
+    with StagedFiles() as files:
+        stage_parquet(files, path, table, statistics=statistics)
+        files.sync()
+        files.name(path)
 
 
 def tasks_table(prompts: list[str]) -> pa.Table:

@@ -9,8 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from serl_launcher.datasets import features
-from serl_launcher.datasets.layout import FILES_PER_CHUNK, DatasetLayout, write_parquet
+from serl_launcher.datasets.layout import FILES_PER_CHUNK, DatasetLayout, stage_parquet, write_parquet
 from serl_launcher.errors import DatasetError
+from serl_launcher.files import StagedFiles
 
 logger = logging.getLogger(__name__)
 
@@ -90,14 +91,19 @@ class EpisodeMetadata:
             self._open_number, self._open = self._open_number + 1, None
         return self._open_number
 
-    def append(self, row: pa.Table) -> None:
-        """Adds one row to the file that `next_number` named."""
-        table = row if self._open is None else pa.concat_tables([self._open, row]).combine_chunks()
-        write_parquet(self._layout.metadata_file(self._open_number), table)
-        self._open = table
+    def append(self, row: pa.Table, files: StagedFiles) -> Path:
+        """Stages the file that `next_number` named with one more row; returns its path.
 
-    def replace(self, episode: StoredEpisode, values: Mapping[str, object]) -> None:
-        """Sets columns of one episode's row and leaves every other value as it is."""
+        Where the caller does not name the file after all, `read` comes before the next `append`.
+        """
+        table = row if self._open is None else pa.concat_tables([self._open, row]).combine_chunks()
+        path = self._layout.metadata_file(self._open_number)
+        stage_parquet(files, path, table)
+        self._open = table
+        return path
+
+    def replace(self, episode: StoredEpisode, values: Mapping[str, object], files: StagedFiles) -> Path:
+        """Stages the file of an episode's row with other values in some columns; returns its path."""
         path = self._layout.metadata_file(episode.metadata_number)
         table = _read(path)
         row = table[features.EPISODE_INDEX].to_pylist().index(episode.episode_index)
@@ -106,8 +112,9 @@ class EpisodeMetadata:
             parts = [column.slice(0, row), pa.array([value], column.type), column.slice(row + 1)]
             position = table.column_names.index(name)
             table = table.set_column(position, table.schema.field(name), pa.concat_arrays(parts))
-        write_parquet(path, table)
+        stage_parquet(files, path, table)
         self._forget(episode.metadata_number)
+        return path
 
     def drop(self, episodes: list[StoredEpisode]) -> None:
         """Removes the rows of the newest episodes; the caller keeps a copy of the files."""

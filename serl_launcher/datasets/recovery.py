@@ -59,6 +59,13 @@ def set_aside_beyond(layout: DatasetLayout, number: int) -> None:
             logger.warning("Unfinished %s is now %s; the episode is sealed again from the journal.", path, target)
 
 
+def remove_beyond(layout: DatasetLayout, metadata: EpisodeMetadata) -> None:
+    """Deletes the files of an episode that has no metadata yet; for a writer whose caller still has the episode."""
+    number = max((episode.data_number for episode in metadata.read()), default=-1) + 1
+    for path in (layout.data_file(number), layout.final_file(number)):
+        path.unlink(missing_ok=True)
+
+
 def aggregate_rows(layout: DatasetLayout, num_episodes: int) -> dict[str, FeatureStatistics]:
     """Returns the statistics of the dataset, computed anew from those of its episodes."""
     parts: dict[str, list[FeatureStatistics]] = {}

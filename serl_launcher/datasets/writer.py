@@ -5,6 +5,10 @@ Each file is finished before it gets its name, and info.json, which says how man
     final observation -> steps -> tasks -> episode metadata -> statistics -> info.json
 
 A crash anywhere leaves a dataset with the old count; the next start finishes the episode or puts its files aside.
+
+What is synced when: all files of an episode are forced to disk side by side before the first gets its name, and the
+names of all but the last two before `append` returns. After a power cut statistics and info.json may be the former
+ones; the next start then counts the episode, as after any crash.
 """
 
 import logging
@@ -17,23 +21,22 @@ import pyarrow.parquet as pq
 
 from serl_launcher.datasets import features, recovery, tables
 from serl_launcher.datasets.layout import (
-    CODEBASE_VERSION,
-    DATA_PATTERN,
-    FILES_PER_CHUNK,
     DatasetLayout,
+    info_content,
     read_info,
     read_json,
     read_tasks,
+    stage_parquet,
     tasks_table,
-    write_parquet,
 )
 from serl_launcher.datasets.metadata import EpisodeMetadata, StoredEpisode
 from serl_launcher.datasets.statistics import FeatureStatistics, aggregate, flag_statistics, from_lists, to_lists
 from serl_launcher.errors import DatasetError, SpecMismatch
 from serl_launcher.events import EpisodeLabelled
-from serl_launcher.files import sync_directory, write_atomic
+from serl_launcher.files import StagedFiles, sync_directories
 from serl_launcher.journal import EpisodeRecord
 from serl_launcher.specs import RobotSpec
+from serl_launcher.storage import DirectoryLock
 from serl_launcher.types import Outcome
 
 logger = logging.getLogger(__name__)
@@ -46,7 +49,7 @@ def _ignore(_stage: str) -> None:
 
 
 class DatasetWriter:
-    """The one writer of a dataset; not safe for two threads or processes.
+    """The one writer of a dataset, used by one thread at a time; a second one is refused while it lives.
 
     Opening it repairs what a crash left behind (`recover`).
     """
@@ -61,7 +64,7 @@ class DatasetWriter:
 
         Raises:
             SpecMismatch: The dataset is another robot's.
-            DatasetError: The dataset is damaged beyond what a crash leaves.
+            DatasetError: Another writer uses the dataset, or it is damaged beyond what a crash leaves.
         """
         self.spec = spec
         self.layout = DatasetLayout(root)
@@ -73,8 +76,16 @@ class DatasetWriter:
         self._prompts: list[str] = []
         self._statistics: dict[str, FeatureStatistics] = {}
         self._is_writing = False
+        self._lock: DirectoryLock | None = None
         self.num_steps = 0
+        if root.exists():
+            self._lock = DirectoryLock(root, error=DatasetError)
         self.recover()
+
+    def close(self) -> None:
+        """Lets another writer in; may be called twice. Nothing may be written afterwards."""
+        if self._lock is not None:
+            self._lock.release()
 
     @property
     def num_episodes(self) -> int:
@@ -95,7 +106,7 @@ class DatasetWriter:
         """Adds a closed episode and returns its index; an episode that is there already only gets its label.
 
         Raises:
-            DatasetError: The episode has no steps or has gaps.
+            DatasetError: The episode has no steps or has gaps, or another writer uses the dataset.
             ProtocolError: An image or a vector does not fit the robot.
         """
         self._repair()
@@ -113,16 +124,14 @@ class DatasetWriter:
             task_indices={prompt: index for index, prompt in enumerate(prompts)},
         )
         self._is_writing = True
-        statistics = self._write_files(record, placement, prompts)
-        self._episodes[record.episode_id] = _stored(record, placement)
-        self.num_steps += len(record.steps)
-        self._next_data_number += 1
-        self._prompts = prompts
-        self._statistics = {
-            feature: aggregate([self._statistics[feature], values]) if feature in self._statistics else values
-            for feature, values in statistics.items()
-        }
-        self._write_counts()
+        with StagedFiles() as files:
+            own = self._stage_episode(files, record, placement, prompts)
+            files.sync()
+            for stage, path in own:
+                files.name(path)
+                self._reached(stage)
+            sync_directories(path.parent for _, path in own)
+            self._name_counts(files)
         self._is_writing = False
         return placement.episode_index
 
@@ -152,6 +161,7 @@ class DatasetWriter:
         self._episodes = {each.episode_id: each for each in episodes}
         self.num_steps = episodes[-1].first_step + episodes[-1].length if episodes else 0
         self._prompts = read_tasks(self.layout.tasks) if episodes else []
+        self._statistics = {}
         if not episodes:
             return
         if len(episodes) == num_vouched and self.layout.stats.exists():
@@ -161,80 +171,90 @@ class DatasetWriter:
                 return
         logger.info("Dataset %s: finishing what a crash left open.", self.layout.root)
         self._statistics = recovery.aggregate_rows(self.layout, len(episodes))
-        self._write_counts()
+        with StagedFiles() as files:
+            self._stage_counts(files)
+            files.sync()
+            self._name_counts(files)
 
     def _repair(self) -> None:
         """Starts over from what is on disk where the last write was interrupted by an error, e.g. a full disk."""
+        if self._lock is None:  # The first episode makes the directory; somebody else may have made it meanwhile.
+            self._lock = DirectoryLock(self.layout.root, error=DatasetError)
+            self.recover()
         if self._is_writing:
+            # They are this writer's own, and the caller still has the episode: copies would only fill the disk.
+            recovery.remove_beyond(self.layout, self._metadata)
             self.recover()
 
-    def _write_files(
-        self, record: EpisodeRecord, placement: tables.Placement, prompts: list[str]
-    ) -> dict[str, FeatureStatistics]:
-        """Writes everything of an episode that comes before the dataset's statistics; returns the episode's."""
+    def _stage_episode(
+        self, files: StagedFiles, record: EpisodeRecord, placement: tables.Placement, prompts: list[str]
+    ) -> list[tuple[str, Path]]:
+        """Writes everything of an episode under temporary names; returns stages and paths in the order of naming."""
         number = placement.data_number
-        write_parquet(self.layout.final_file(number), tables.final_table(record, self.spec))
-        self._reached("final")
         steps = tables.steps_table(record, self.spec, placement)
-        write_parquet(self.layout.data_file(number), steps, statistics=_SKIPPABLE)
-        self._reached("steps")
+        # The largest file first: the disk writes it while the pictures are summarised.
+        stage_parquet(files, self.layout.data_file(number), steps, statistics=_SKIPPABLE)
+        stage_parquet(files, self.layout.final_file(number), tables.final_table(record, self.spec))
+        named = [("final", self.layout.final_file(number)), ("steps", self.layout.data_file(number))]
         if len(prompts) != len(self._prompts) or not self.layout.tasks.exists():
-            write_parquet(self.layout.tasks, tasks_table(prompts))
-            write_atomic(self.layout.robot_spec, msgspec.json.format(msgspec.json.encode(self.spec)))
-            self._reached("tasks")
-        # The names of what metadata vouches for survive a power cut before its own does.
-        sync_directory(self.layout.final_file(number).parent)
-        sync_directory(self.layout.data_file(number).parent)
+            files.write(self.layout.robot_spec, msgspec.json.format(msgspec.json.encode(self.spec)))
+            stage_parquet(files, self.layout.tasks, tasks_table(prompts))
+            named += [("robot", self.layout.robot_spec), ("tasks", self.layout.tasks)]
         statistics = tables.episode_statistics(record, self.spec, steps)
-        self._metadata.append(tables.episode_table(record, self.spec, placement, statistics))
-        sync_directory(self.layout.metadata_file(placement.metadata_number).parent)
-        self._reached("episode")
-        return statistics
+        row = tables.episode_table(record, self.spec, placement, statistics)
+        named.append(("episode", self._metadata.append(row, files)))
+        self._episodes[record.episode_id] = _stored(record, placement)
+        self.num_steps += len(record.steps)
+        self._next_data_number += 1
+        self._prompts = prompts
+        self._statistics = {
+            feature: aggregate([self._statistics[feature], values]) if feature in self._statistics else values
+            for feature, values in statistics.items()
+        }
+        self._stage_counts(files)
+        return named
 
     def _relabel(self, stored: StoredEpisode, outcome: Outcome, labelled_by: str, wall_time_s: float) -> None:
         if (stored.outcome, stored.labelled_by) == (str(outcome), labelled_by):
             return
         self._is_writing = True
         is_success = outcome == Outcome.SUCCESS
-        if is_success != (stored.outcome == Outcome.SUCCESS):
-            path = self.layout.data_file(stored.data_number)
-            steps = tables.with_success(_read_steps(path), stored.episode_index, is_success=is_success)
-            write_parquet(path, steps, statistics=_SKIPPABLE)
-            self._reached("relabel_steps")
-        values = tables.label_columns(outcome, labelled_by, wall_time_s)
-        values |= tables.statistics_columns({features.SUCCESS: flag_statistics(int(is_success), stored.length)})
-        self._metadata.replace(stored, values)
-        self._reached("relabel_episode")
-        stored.outcome, stored.labelled_by = str(outcome), labelled_by
-        self._write_counts()
+        named: list[tuple[str, Path]] = []
+        with StagedFiles() as files:
+            if is_success != (stored.outcome == Outcome.SUCCESS):
+                path = self.layout.data_file(stored.data_number)
+                steps = tables.with_success(_read_steps(path), stored.episode_index, is_success=is_success)
+                stage_parquet(files, path, steps, statistics=_SKIPPABLE)
+                named.append(("relabel_steps", path))
+            values = tables.label_columns(outcome, labelled_by, wall_time_s)
+            values |= tables.statistics_columns({features.SUCCESS: flag_statistics(int(is_success), stored.length)})
+            named.append(("relabel_episode", self._metadata.replace(stored, values, files)))
+            stored.outcome, stored.labelled_by = str(outcome), labelled_by
+            self._stage_counts(files)
+            files.sync()
+            for stage, path in named:
+                files.name(path)
+                self._reached(stage)
+            sync_directories(path.parent for _, path in named)
+            self._name_counts(files)
         self._is_writing = False
 
     def _success_statistics(self) -> FeatureStatistics:
         num_successes = sum(stored.outcome == Outcome.SUCCESS for stored in self._episodes.values())
         return flag_statistics(num_successes, self.num_steps)
 
-    def _write_counts(self) -> None:
-        """Writes statistics, then info.json, which tells readers that something changed."""
+    def _stage_counts(self, files: StagedFiles) -> None:
+        """Writes statistics and info.json under temporary names."""
         self._statistics[features.SUCCESS] = self._success_statistics()
-        write_atomic(self.layout.stats, _as_json(to_lists(self._statistics)))
+        files.write(self.layout.stats, _as_json(to_lists(self._statistics)))
+        counts = {"num_episodes": self.num_episodes, "num_steps": self.num_steps, "num_tasks": len(self._prompts)}
+        files.write(self.layout.info, _as_json(info_content(self.spec, **counts)))
+
+    def _name_counts(self, files: StagedFiles) -> None:
+        """Puts the statistics in place, then info.json, which tells readers that something changed."""
+        files.name(self.layout.stats)
         self._reached("statistics")
-        rate = self.spec.control_hz
-        info = {
-            "codebase_version": CODEBASE_VERSION,
-            "robot_type": self.spec.name,
-            "total_episodes": self.num_episodes,
-            "total_frames": self.num_steps,
-            "total_tasks": len(self._prompts),
-            "chunks_size": FILES_PER_CHUNK,
-            "data_files_size_in_mb": 100,
-            "video_files_size_in_mb": 200,
-            "fps": int(rate) if rate == int(rate) else rate,
-            "splits": {"train": f"0:{self.num_episodes}"},
-            "data_path": DATA_PATTERN,
-            "video_path": None,
-            "features": features.lerobot_features(self.spec),
-        }
-        write_atomic(self.layout.info, _as_json(info))
+        files.name(self.layout.info)
         self._reached("info")
 
     def _check_spec(self) -> None:

@@ -33,7 +33,7 @@ from serl_launcher.transport.messages import (
     Welcome,
 )
 from serl_launcher.transport.requests import Request, RequestTable
-from serl_launcher.transport.sockets import ActorSockets, Frames, Waker
+from serl_launcher.transport.sockets import ActorSockets, Waker
 from serl_launcher.transport.standing import STORAGE_RETRY_S, Standing
 
 logger = logging.getLogger(__name__)
@@ -198,7 +198,7 @@ class Connection:
             except ProtocolError as exc:
                 logger.debug("%s", exc)
 
-    def _handle(self, frames: Frames) -> None:
+    def _handle(self, frames: list[bytes]) -> None:
         reply = messages.decode_reply(frames[0])
         self._heard_s = time.monotonic()
         if isinstance(reply, Welcome):

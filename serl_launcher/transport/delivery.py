@@ -122,6 +122,7 @@ class Delivery:
         self._source = source
         self._credits = 0
         self._sent_seq = source.acknowledged_seq
+        self._ever_sent_seq = self._sent_seq
         self._under_way: deque[tuple[int, float]] = deque()
 
     def restart(self, *, last_seq: int, num_credits: int) -> None:
@@ -137,6 +138,7 @@ class Delivery:
             )
         self._source.acknowledge(last_seq)
         self._sent_seq = last_seq
+        self._ever_sent_seq = max(self._ever_sent_seq, last_seq)
         self._credits = num_credits
         self._under_way.clear()
 
@@ -153,12 +155,21 @@ class Delivery:
     def note_sent(self, batch: Batch) -> None:
         """Counts a batch as under way."""
         self._sent_seq = batch.last_seq
+        self._ever_sent_seq = max(self._ever_sent_seq, batch.last_seq)
         self._under_way.append((batch.last_seq, time.monotonic()))
 
     def acknowledge(self, last_seq: int) -> None:
-        """Deletes what the learner has committed."""
-        if last_seq > self._sent_seq:
-            raise ProtocolError(f"The learner acknowledged event {last_seq}, but only {self._sent_seq} were sent.")
+        """Deletes what the learner has committed.
+
+        That may be more than was sent since `restart`: what was under way then can be committed after the learner said
+        how far it was.
+
+        Raises:
+            ProtocolError: The learner acknowledges what was never sent.
+        """
+        if last_seq > self._ever_sent_seq:
+            raise ProtocolError(f"The learner acknowledged event {last_seq}, but only {self._ever_sent_seq} were sent.")
+        self._sent_seq = max(self._sent_seq, last_seq)
         while self._under_way and self._under_way[0][0] <= last_seq:
             self._under_way.popleft()
         if last_seq > self._source.acknowledged_seq:

@@ -36,6 +36,10 @@ from serl_launcher.errors import (
 from serl_launcher.events import Name
 from serl_launcher.specs import RobotSpec
 
+Frame = bytes | memoryview
+Frames = list[Frame]
+"""One message as it came, or is to be sent: the header, then raw bytes."""
+
 PROTOCOL_VERSION = 1
 MAX_OBSERVATIONS = 1024
 MAX_FETCH_BYTES = 4 * 1024 * 1024

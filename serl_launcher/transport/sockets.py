@@ -18,6 +18,7 @@ from zmq.utils import z85
 from serl_launcher.config.transport import TransportConfig
 from serl_launcher.errors import ConfigError, TransportError
 from serl_launcher.transport.keys import ActorKeys, LearnerKeys
+from serl_launcher.transport.messages import Frame, Frames
 
 logger = logging.getLogger(__name__)
 
@@ -27,7 +28,8 @@ _RECONNECT_MAX_MS = 2000
 _ZAP_ADDRESS = "inproc://zeromq.zap.01"
 _ZAP_DOMAIN = b"hiors"
 
-Frames = list[bytes]
+_VIEWED_BYTES = 64 * 1024
+"""Larger frames are handed on as they lie in ZeroMQ's memory, in both directions; smaller ones are copied faster."""
 
 
 class Waker:
@@ -115,19 +117,19 @@ class ActorSockets(_Sockets):
         self._requests = self._connected(zmq.DEALER, config, _url(address, config.request_port), keys)
         self._broadcasts = self._connected(zmq.SUB, config, _url(address, config.broadcast_port), keys)
 
-    def send(self, frames: Sequence[bytes]) -> bool:
+    def send(self, frames: Sequence[Frame]) -> bool:
         """Hands a message over; False where there is no connection, or it is full. Never blocks."""
         try:
-            self._requests.send_multipart(frames, zmq.NOBLOCK)
+            self._requests.send_multipart(frames, zmq.NOBLOCK, copy=False)
         except zmq.Again:
             return False
         return True
 
-    def receive(self) -> Frames | None:
+    def receive(self) -> list[bytes] | None:
         """Returns the next message, None where there is none."""
         return _received(self._requests)
 
-    def receive_broadcast(self) -> Frames | None:
+    def receive_broadcast(self) -> list[bytes] | None:
         """Returns the next announcement, None where there is none."""
         return _received(self._broadcasts)
 
@@ -202,7 +204,7 @@ class LearnerSockets(_Sockets):
         if self._zap is not None and frames:
             with contextlib.suppress(zmq.ZMQError):
                 key = str(frames[0].get("User-Id"))
-        return connection.bytes, key, [frame.bytes for frame in frames]
+        return connection.bytes, key, [_content(frame) for frame in frames]
 
     def send(self, connection: bytes, frames: Sequence[bytes]) -> None:
         """Answers a connection; what is gone or does not read is not waited for: it will ask again."""
@@ -269,7 +271,11 @@ def _port_of(bound: zmq.Socket) -> int:
     return int(bound.getsockopt_string(zmq.LAST_ENDPOINT).rstrip("\0").rpartition(":")[2])
 
 
-def _received(source: zmq.Socket) -> Frames | None:
+def _content(frame: zmq.Frame) -> Frame:
+    return frame.bytes if len(frame) < _VIEWED_BYTES else frame.buffer
+
+
+def _received(source: zmq.Socket) -> list[bytes] | None:
     try:
         return source.recv_multipart(zmq.NOBLOCK)
     except zmq.Again:

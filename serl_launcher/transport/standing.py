@@ -10,7 +10,7 @@ import logging
 import time
 
 from serl_launcher.config.transport import TransportConfig
-from serl_launcher.errors import HiorsError, SessionFenced
+from serl_launcher.errors import HiorsError, Refused, SessionFenced
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +27,7 @@ class Standing:
         self._in_use_since_s = float("inf")
         self._hello_due_s = float("-inf")
         self._hello_wait_s = _HELLO_AGAIN_S
+        self._is_over = False
         self.is_welcome = False
         self.is_fenced = False
         self.last_error: HiorsError | None = None
@@ -39,6 +40,7 @@ class Standing:
 
     def note_hello(self) -> None:
         """A hello was sent; its answer is waited for."""
+        self._is_over = False
         self._hello_due_s = time.monotonic() + self._config.request_timeout_s
 
     def note_welcome(self) -> None:
@@ -68,6 +70,8 @@ class Standing:
 
     def note_error(self, error: HiorsError) -> None:
         """The session is over; another hello is said later, unless a newer session has taken over."""
+        if self._is_over and type(error) is Refused:
+            return  # Requests behind the refused one are refused as gaps: the first reason is the one to tell.
         if str(error) != str(self.last_error):
             logger.warning("Not delivering now: %s", error)
         self.last_error = error
@@ -75,6 +79,7 @@ class Standing:
         self._wait()
 
     def _wait(self) -> None:
+        self._is_over = True
         self.is_welcome = False
         self._hello_due_s = time.monotonic() + self._hello_wait_s
         self._hello_wait_s = min(2 * self._hello_wait_s, _HELLO_AGAIN_MAX_S)

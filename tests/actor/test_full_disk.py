@@ -78,6 +78,29 @@ def test_an_end_that_the_disk_refused_is_written_later_as_it_was(spool: Spool, t
     assert (ended_in(spool)[0].outcome, ended_in(spool)[0].num_steps) == (Outcome.FAILURE, 2)
 
 
+def test_the_end_of_the_last_episode_is_written_when_the_disk_takes_it_again(
+    spool: Spool, tmp_path: Path, disk: Disk, caplog: pytest.LogCaptureFixture
+) -> None:
+    playing = rollout(spool, tmp_path, policy=PromptFollower(), robot=TinyRobot(max_steps=1000))
+    num_ticks = 0
+
+    def fill_and_ask_to_stop() -> None:
+        nonlocal num_ticks
+        num_ticks += 1
+        if num_ticks == 2:
+            disk.fill()
+            playing.clearance.request_stop()
+
+    playing.run(num_episodes=1, after_episode=lambda _: None, on_tick=fill_and_ask_to_stop)
+    assert [num_steps for _, num_steps in spool.open_episodes()] == [2]
+    playing.write_refused_end(0.0)
+    assert "has no end yet" in caplog.text
+    threading.Timer(0.7, disk.free).start()
+    playing.write_refused_end(10.0)
+    assert spool.open_episodes() == []
+    assert [ended.num_steps for ended in ended_in(spool)] == [2]
+
+
 def test_a_full_disk_does_not_hide_a_fault(spool: Spool, tmp_path: Path, disk: Disk) -> None:
     playing = rollout(spool, tmp_path, policy=Broken(num_good=1))
     num_ticks = 0

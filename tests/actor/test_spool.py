@@ -57,6 +57,14 @@ def test_sequence_numbers_and_epochs_go_on_across_restarts(tmp_path):
         assert opened.append(step("e-0", 0)) == 2
 
 
+def test_a_spool_made_anew_at_once_is_a_newer_session(tmp_path):
+    epochs = []
+    for number in range(3):
+        with spool(tmp_path / f"disk-{number}") as opened:
+            epochs.append(opened.epoch)
+    assert epochs == sorted(set(epochs))
+
+
 def test_a_killed_process_loses_nothing_and_leaves_its_episode_open(tmp_path):
     command = [sys.executable, "-c", KILLED_ACTOR, str(tmp_path / "spool")]
     killed = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)

@@ -44,6 +44,7 @@ class DeliveryStates(RuleBasedStateMachine):
     @initialize()
     def start(self) -> None:
         self.spool = self._open_spool()
+        self.delivery = Delivery(CONFIG, self.spool)
         self.journal = Journal(self.root / "journal", durability="os")
         self.ingest = Ingest(self.journal)
         self._say_hello()
@@ -109,6 +110,7 @@ class DeliveryStates(RuleBasedStateMachine):
         self.spool = self._open_spool()
         assert self.spool.epoch > former
         assert self.spool.last_seq == len(self.recorded)
+        self.delivery = Delivery(CONFIG, self.spool)
         self._say_hello()
 
     @rule()
@@ -181,7 +183,6 @@ class DeliveryStates(RuleBasedStateMachine):
     def _say_hello(self) -> None:
         self.session += 1
         hello = Hello(ACTOR, self.spool.epoch, SPEC.digest(), SPEC, self.spool.spool_id, self.spool.acknowledged_seq)
-        self.delivery = Delivery(CONFIG, self.spool)
         self.delivery.restart(last_seq=self.ingest.admit(hello), num_credits=CONFIG.credits)
 
 

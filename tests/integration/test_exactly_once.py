@@ -83,7 +83,7 @@ def deliver_the_rest(root, ports):
     source.close()
 
 
-def test_a_full_disk_of_the_learner_pauses_and_resumes(tmp_path, start):
+def test_a_full_disk_of_the_learner_pauses_and_resumes(tmp_path, start, caplog):
     ports = free_ports(2)
     server = start("serve", tmp_path, *ports, 400_000)
     config = dataclasses.replace(QUICK, request_port=ports[0], broadcast_port=ports[1])
@@ -92,14 +92,15 @@ def test_a_full_disk_of_the_learner_pauses_and_resumes(tmp_path, start):
         for number in range(10):
             for event in episode(f"e-{number}", 60):
                 source.append(event)
-        # Requests under way behind the refused one are refused as gaps; every new try names the disk again.
+        # Requests under way behind the refused one are refused as gaps, which must not hide the reason.
         assert wait_until(lambda: "cannot write its journal" in str(actor.last_error), 10)
         assert isinstance(actor.last_error, Refused)
+        assert "events are missing" not in caplog.text
         assert wait_until(lambda: actor.announcement is not None and actor.announcement.paused, 5)
         assert not actor.flush(0.5)
         server.send_signal(signal.SIGUSR1)
         assert actor.flush(20)
-        assert wait_until(lambda: not actor.announcement.paused, 5)
+        assert wait_until(lambda: actor.announcement is not None and not actor.announcement.paused, 5)
     server.kill()
     server.wait()
     journal = Journal(tmp_path / "journal")

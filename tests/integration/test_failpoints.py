@@ -15,6 +15,7 @@ from actor.spool import Spool
 from learner.server.ingest import Ingest, StepBatch
 from learner.server.sealing import Sealer, open_writer
 from serl_launcher import failpoints
+from serl_launcher.datasets.writer import DatasetWriter
 from serl_launcher.errors import ConfigError
 from serl_launcher.events import EpisodeEnded, EpisodeLabelled, EpisodeStarted, Event
 from serl_launcher.journal import Journal
@@ -80,6 +81,7 @@ def run_to_the_end(root: Path) -> None:
         assert committed.error is None
         sealer.run_once()
         spool.acknowledge(committed.last_seq)
+    writer.close()
     journal.close()
     spool.close()
 
@@ -107,8 +109,8 @@ def check_after_death(root: Path) -> None:
 PLACES = [
     *(f"{place}:{count}" for place in failpoints.SPOOL[:1] for count in (1, 8)), *failpoints.SPOOL[1:],
     failpoints.COMMIT[0], *(f"{place}:{count}" for place in failpoints.COMMIT[1:] for count in (1, 3)),
-    # The second time there is a dataset already; tasks are written with the first episode only.
-    *(f"{place}:{1 if place == 'seal tasks' else 2}" for place in failpoints.SEAL), *failpoints.LABEL,
+    # The second time there is a dataset already; robot and tasks are written with the first episode only.
+    *(f"{place}:{1 if place in ('seal robot', 'seal tasks') else 2}" for place in failpoints.SEAL), *failpoints.LABEL,
 ]  # fmt: skip
 
 
@@ -158,15 +160,18 @@ def write_weights(directory: Path) -> None:
     (directory / "weights").write_bytes(b"w" * 1000)
 
 
-def test_every_place_in_the_code_is_known_and_every_known_place_is_in_the_code() -> None:
-    found = set()
+def test_every_place_in_the_code_is_known_and_every_known_place_is_in_the_code(tmp_path: Path) -> None:
+    places = set()
     for package in ("actor", "learner", "serl_launcher"):
         for path in (ROOT / package).rglob("*.py"):
             for node in ast.walk(ast.parse(path.read_text())):
-                if isinstance(node, ast.Call) and ast.unparse(node.func) in ("failpoints.reached", "self._reached"):
-                    found.add((ast.unparse(node.func), ast.unparse(node.args[0])))
-    places = {ast.literal_eval(name) for call, name in found if call == "failpoints.reached" and name[0] in "'\""}
-    places |= {f"seal {ast.literal_eval(name)}" for call, name in found if call == "self._reached"}
+                match node:
+                    case ast.Call(func=func, args=[ast.Constant(value=place)]):
+                        if ast.unparse(func) == "failpoints.reached":
+                            places.add(place)
+    with contextlib.closing(DatasetWriter(tmp_path, SPEC, reached=lambda each: places.add(f"seal {each}"))) as writer:
+        writer.append(make_episode(SPEC, 0, 2, outcome=Outcome.FAILURE))
+        writer.relabel("a-1-0", EpisodeLabelled("a-1-0", Outcome.SUCCESS, "human", 5.0))
     assert places == set(failpoints.PLACES)
 
 

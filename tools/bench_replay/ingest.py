@@ -48,7 +48,7 @@ def ingest_results(root: Path, spools: Path, *, seconds: float) -> list[Result]:
 
 
 def _p99(root: Path, spools: Path, seconds: float, *, is_sealing: bool) -> float:
-    with learner_process(root, keys_dir=None, is_sealing=is_sealing) as (_, ports):
+    with learner_process(root, keys_dir=None, closed="seal" if is_sealing else "keep") as (_, ports):
         orders = [
             Order(
                 actor_id=f"actor-{number}", spool=str(spools / f"actor-{number}"), ports=ports, keys_dir=None,

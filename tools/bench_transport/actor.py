@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from actor.spool import Spool
+from serl_launcher.allocator import keep_freed_memory
 from serl_launcher.config.transport import TransportConfig
 from serl_launcher.events import EpisodeEnded, EpisodeStarted, encode_observation
 from serl_launcher.transport.client import LearnerClient
@@ -67,6 +68,7 @@ class TimedSpool:
 
 def run(order: Order) -> dict[str, object]:
     """Records for the time ordered; returns steps per second, latencies and CPU time."""
+    keep_freed_memory()
     spec = bench_robot(size=order.size, encoding="raw" if order.encoding == "raw" else "jpeg")
     frames = make_frames(_NUM_PICTURES, spec)
     encoded = [encode_observation(observe(frames, step, spec), spec) for step in range(_NUM_PICTURES)]

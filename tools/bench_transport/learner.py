@@ -1,7 +1,9 @@
 """The learner's network side for the benchmark, in a process of its own: gateway, ingest, journal, sealing on demand.
 
-`python -m tools.bench_transport.learner ROOT KEYS_DIR|- DURABILITY seal|keep`; prints its ports, serves until standard
-input closes, then prints its CPU time.
+`python -m tools.bench_transport.learner ROOT KEYS_DIR|- DURABILITY seal|drop|keep`; prints its ports, serves until
+standard input closes, then prints its CPU time. What becomes of closed episodes: `seal` writes them into a dataset;
+`drop` only deletes them from the journal, as sealing does at its end, so that the journal stays as small as it is in a
+run and the transport is measured alone; `keep` lets the journal grow.
 """
 
 import json
@@ -13,14 +15,18 @@ from learner.server.gateway import Gateway
 from learner.server.ingest import Ingest
 from learner.server.requests import NoInference
 from learner.server.sealing import Sealer
+from serl_launcher.allocator import keep_freed_memory
 from serl_launcher.config.transport import TransportConfig
 from serl_launcher.datasets.writer import DatasetWriter
 from serl_launcher.journal import Journal
 from tools.bench_workload import cpu_seconds
 
+_DROP_PERIOD_S = 0.2
 
-def main(root: Path, keys_dir: str | None, durability: str, *, is_sealing: bool) -> None:
+
+def main(root: Path, keys_dir: str | None, durability: str, closed: str) -> None:
     """Serves until standard input closes."""
+    keep_freed_memory()
     config = TransportConfig(
         request_port=0, broadcast_port=0, keys_dir=keys_dir, durability=durability, dead_after_s=30.0
     )
@@ -30,8 +36,10 @@ def main(root: Path, keys_dir: str | None, durability: str, *, is_sealing: bool)
     gateway.bind()
     stop = threading.Event()
     threads = [threading.Thread(target=gateway.run, args=(stop,))]
-    if is_sealing:
+    if closed == "seal":
         threads.append(threading.Thread(target=_seal, args=(root / "dataset", journal, ingest, stop)))
+    if closed == "drop":
+        threads.append(threading.Thread(target=_drop, args=(journal, stop)))
     for thread in threads:
         thread.start()
     sys.stdout.write(json.dumps(gateway.ports) + "\n")
@@ -52,10 +60,11 @@ def _seal(root: Path, journal: Journal, ingest: Ingest, stop: threading.Event) -
     Sealer(journal, DatasetWriter(root, ingest.spec)).run(stop)
 
 
+def _drop(journal: Journal, stop: threading.Event) -> None:
+    while not stop.wait(_DROP_PERIOD_S):
+        for number, episode_id in enumerate(journal.closed_episodes()):
+            journal.mark_sealed(episode_id, number)
+
+
 if __name__ == "__main__":
-    main(
-        Path(sys.argv[1]),
-        None if sys.argv[2] == "-" else sys.argv[2],
-        sys.argv[3],
-        is_sealing=sys.argv[4] == "seal",
-    )
+    main(Path(sys.argv[1]), None if sys.argv[2] == "-" else sys.argv[2], sys.argv[3], sys.argv[4])

@@ -35,12 +35,12 @@ class Throughput:
 
 @contextmanager
 def learner_process(
-    root: Path, *, keys_dir: Path | None, durability: str = "group", is_sealing: bool = False
+    root: Path, *, keys_dir: Path | None, durability: str = "group", closed: str = "drop"
 ) -> Iterator[tuple[subprocess.Popen[str], tuple[int, int]]]:
     """Starts the learner's network side; yields it and its ports."""
     root.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "tools.bench_transport.learner", str(root)]
-    command += [str(keys_dir) if keys_dir else "-", durability, "seal" if is_sealing else "keep"]
+    command += [str(keys_dir) if keys_dir else "-", durability, closed]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=_ENVIRONMENT)
     try:
         assert process.stdout is not None

@@ -1,3 +1,4 @@
+import contextlib
 import resource
 import threading
 from pathlib import Path
@@ -97,6 +98,7 @@ def test_a_label_that_came_between_the_crash_and_the_restart_counts(journal: Jou
     writer = DatasetWriter(root, SPEC)
 
     Sealer(journal, writer).run_once()
+    writer.close()
 
     assert writer.outcome_of("a-1-0") == Outcome.SUCCESS
     assert DatasetWriter(root, SPEC).outcome_of("a-1-0") == Outcome.SUCCESS
@@ -114,6 +116,24 @@ def test_a_late_label_is_applied_once(journal: Journal, root: Path) -> None:
     assert sealer.run_once() == 0
 
     assert writer.outcome_of("a-1-0") == Outcome.FAILURE
+    assert journal.pending_labels() == []
+
+
+def test_a_label_of_a_pruned_episode_is_told_once_and_kept(
+    journal: Journal, root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    actor = Actor(journal)
+    actor.record(make_episode(SPEC, 0, 3))
+    with contextlib.closing(DatasetWriter(root, SPEC)) as writer:
+        Sealer(journal, writer).run_once()
+    root.rename(root.with_name("before"))
+    actor.send(label(0, Outcome.FAILURE))
+    sealer = Sealer(journal, DatasetWriter(root, SPEC))
+    assert [sealer.run_once(), sealer.run_once()] == [0, 0]
+    assert caplog.text.count("not in the dataset any more") == 1
+    assert sealer.num_failing == 0
+    root.with_name("before").rename(root)
+    assert Sealer(journal, DatasetWriter(root, SPEC)).run_once() == 1
     assert journal.pending_labels() == []
 
 

@@ -1,4 +1,5 @@
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -137,7 +138,19 @@ def test_a_write_that_failed_is_repeated_without_a_trace(tmp_path: Path, stage: 
     writer._reached = lambda _: None
     assert writer.append(make_episode(SPEC, 0, 3)) == 0
     assert (writer.num_episodes, writer.num_steps) == (1, 3)
+    assert not (tmp_path / "set_aside").exists()
     assert json.loads(DatasetLayout(tmp_path).stats.read_text())["action"]["count"] == [3]
+
+
+def test_a_second_writer_is_refused_while_the_first_lives(tmp_path: Path) -> None:
+    first, late = DatasetWriter(tmp_path / "d", SPEC), DatasetWriter(tmp_path / "d", SPEC)
+    first.append(make_episode(SPEC, 0, 2))
+    with pytest.raises(DatasetError, match=f"the process {os.getpid()} on this machine uses it"):
+        DatasetWriter(tmp_path / "d", SPEC)
+    with pytest.raises(DatasetError, match="uses it"):
+        late.append(make_episode(SPEC, 1, 2))
+    first.close()
+    assert late.append(make_episode(SPEC, 1, 2)) == 1
 
 
 def test_files_of_an_unfinished_episode_are_put_aside_not_deleted(tmp_path: Path) -> None:

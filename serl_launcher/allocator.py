@@ -1,0 +1,21 @@
+"""Keeps freed memory for the next frame, in processes through which pictures pass all day.
+
+glibc gives large freed blocks back to the system at once, and takes them anew for the next message: the kernel then
+clears every page again. On a machine of two cores that was a third of the CPU time of a step with raw pictures.
+"""
+
+import ctypes
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_LARGEST_MMAP_THRESHOLD = 32 * 1024**2
+
+
+def keep_freed_memory(num_bytes: int = 64 * 1024**2) -> bool:
+    """Lets the process keep up to `num_bytes` of freed memory per heap; returns whether this system knows how.
+
+    Call it before the threads start.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:  # Not glibc: nothing to tell, nothing lost but time.
+        return False
+    return bool(mallopt(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)) and bool(mallopt(_M_TRIM_THRESHOLD, num_bytes))
