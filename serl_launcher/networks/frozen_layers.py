@@ -11,12 +11,16 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from serl_launcher.config.policy import GemmaConfig
+from serl_launcher.networks import cpu_kernels
 from serl_launcher.networks.gemma import ROPE_MAX_WAVELENGTH, AdaptiveRMSNorm, GemmaLayer, GemmaModel, GemmaRMSNorm
 from serl_launcher.networks.lora import LoraLinear
 from serl_launcher.networks.siglip import SiglipLayer, SiglipVisionTransformer
 
 _GROUPED_FROM = 128
 """Head width from which queries of one key-value head are stacked on a CPU; below, attention repeats the head."""
+
+_SCALE = 1.0 / cpu_kernels.LOG2_E
+"""Of attention: everything else is in the weights of the queries."""
 
 Modulation = tuple[Tensor, Tensor, Tensor]
 """1 + scale, shift and gate of an adaptive norm, each [1, 1, D], [R, 1, D] or [R, T, D]."""
@@ -49,8 +53,9 @@ class FrozenStream:
     def _freeze(self, layer: GemmaLayer) -> FrozenLayer:
         attention, mlp = layer.self_attn, layer.mlp
         before, between = _scale(layer.input_layernorm), _scale(layer.post_attention_layernorm)
-        rotated = [_paired(_weight(p), self._config.head_dim) for p in (attention.q_proj, attention.k_proj)]
-        qkv = torch.cat([*rotated, _weight(attention.v_proj)])
+        head_dim = self._config.head_dim
+        query, key = (_paired(_weight(p), head_dim) for p in (attention.q_proj, attention.k_proj))
+        qkv = torch.cat([query * (head_dim**-0.5 * cpu_kernels.LOG2_E), key, _weight(attention.v_proj)])
         gate_up = torch.cat([_weight(mlp.gate_proj), _weight(mlp.up_proj)])
         parts = (qkv * before, _weight(attention.o_proj), gate_up * between, _weight(mlp.down_proj))
         return FrozenLayer(*(part.to(self._dtype).contiguous() for part in parts))
@@ -113,20 +118,24 @@ class FrozenStream:
 
     def _attend(self, q: Tensor, kv: Tensor, mask: Tensor | None) -> Float[Tensor, "R T Nh"]:
         rows, length = q.shape[:2]
+        if self._num_kv == 1 and mask is None and cpu_kernels.is_for(q) and _num_scores(q, kv) < cpu_kernels.MAX_SCORES:
+            return cpu_kernels.attend(q, *kv.unbind(2))
         key, value = (part.transpose(1, 2) for part in kv.chunk(2, dim=2))
         query = q.transpose(1, 2)
         if self._num_kv == 1 and (q.shape[-1] < _GROUPED_FROM or q.device.type != "cpu"):
             key, value = (part.expand(-1, self._num_heads, -1, -1) for part in (key, value))
-            attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+            attended = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=_SCALE)
         else:
             grouped = query.reshape(rows, self._num_kv, -1, q.shape[-1])
-            attended = F.scaled_dot_product_attention(grouped, key, value, attn_mask=mask)
+            attended = F.scaled_dot_product_attention(grouped, key, value, attn_mask=mask, scale=_SCALE)
             attended = attended.reshape(rows, self._num_heads, length, -1)
         return attended.transpose(1, 2).flatten(2)
 
     def _feed_forward(self, layer: FrozenLayer, x_RTD: Tensor) -> Tensor:
         gate, up = F.linear(x_RTD, layer.gate_up).chunk(2, -1)
-        return F.linear(F.gelu(gate, approximate="tanh") * up, layer.down)
+        is_fast = cpu_kernels.is_for(gate)
+        gated = cpu_kernels.gated_gelu(gate, up) if is_fast else F.gelu(gate, approximate="tanh") * up
+        return F.linear(gated, layer.down)
 
 
 class FrozenVision:
@@ -207,8 +216,12 @@ def _scale(norm: nn.Module) -> Tensor | float:
     return 1.0 + norm.weight.detach().float() if isinstance(norm, GemmaRMSNorm) else 1.0
 
 
+def _num_scores(q: Tensor, kv: Tensor) -> int:
+    return q.shape[1] * q.shape[2] * kv.shape[1]
+
+
 def _rms(x: Tensor) -> Tensor:
-    return F.rms_norm(x, x.shape[-1:], eps=1e-6)
+    return cpu_kernels.rms_norm(x, 1e-6) if cpu_kernels.is_for(x) else F.rms_norm(x, x.shape[-1:], eps=1e-6)
 
 
 def _modulated(x: Tensor, modulation: Modulation | None) -> Tensor:

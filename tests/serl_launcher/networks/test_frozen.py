@@ -40,14 +40,15 @@ def test_the_frozen_form_samples_the_same_actions(name, inputs, num_steps):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_one_key_value_head_of_large_width_takes_the_other_path_of_attention(name):
+@pytest.mark.parametrize("inputs", [padded_inputs(), dense_inputs()], ids=["padded", "dense"])
+def test_one_key_value_head_takes_other_paths_of_attention(name, inputs):
     gemma = GemmaConfig(width=32, depth=2, mlp_dim=48, num_heads=2, num_kv_heads=1, head_dim=128)
     for config in (gemma, dataclasses.replace(gemma, head_dim=8)):
         network = small_network(name, language=config, expert=dataclasses.replace(config, width=24))
         noise = torch.randn(3, 2, 6, 4)
         with torch.no_grad():
-            expected = network.sample(padded_inputs(), noise)
-        torch.testing.assert_close(FrozenPi0(network).sample(padded_inputs(), noise), expected, rtol=1e-4, atol=2e-5)
+            expected = network.sample(inputs, noise)
+        torch.testing.assert_close(FrozenPi0(network).sample(inputs, noise), expected, rtol=1e-4, atol=2e-5)
 
 
 TIMES = {"one": 0.35, "rows": torch.tensor([0.1, 0.5, 1.0]), "actions": torch.rand(3, 6)}
