@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from types import TracebackType
 
+from serl_launcher.allocator import keep_freed_memory
 from serl_launcher.errors import HiorsError
 
 logger = logging.getLogger(__name__)
@@ -62,13 +63,14 @@ def _stop_with(pid: int, stop: threading.Event) -> None:
             stop.set()
 
 
-def share_interpreter() -> None:
-    """Has a thread that computes in Python give way to one that waits sooner than by default (5 ms).
+def answer_quickly() -> None:
+    """Sets the interpreter and the C library up for a process that answers action requests.
 
-    An action request passes through three threads; while an episode is sealed beside them, each handover would wait
-    that long.
+    A request passes through three threads; while an episode is sealed beside them, each handover would wait 5 ms by
+    default until the computing thread gives way.
     """
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    keep_freed_memory()
 
 
 def is_alive(pid: int) -> bool:

@@ -6,8 +6,10 @@ clears every page again. On a machine of two cores that was a third of the CPU t
 
 import ctypes
 
-_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
 _LARGEST_MMAP_THRESHOLD = 32 * 1024**2
+_STEP_BYTES = 1024**2
+"""A heap grows by at least so much."""
 
 
 def keep_freed_memory(num_bytes: int = 64 * 1024**2) -> bool:
@@ -18,4 +20,5 @@ def keep_freed_memory(num_bytes: int = 64 * 1024**2) -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:  # Not glibc: nothing to tell, nothing lost but time.
         return False
-    return bool(mallopt(_M_MMAP_THRESHOLD, _LARGEST_MMAP_THRESHOLD)) and bool(mallopt(_M_TRIM_THRESHOLD, num_bytes))
+    wanted = {_M_MMAP_THRESHOLD: _LARGEST_MMAP_THRESHOLD, _M_TRIM_THRESHOLD: num_bytes, _M_TOP_PAD: _STEP_BYTES}
+    return all(mallopt(option, value) for option, value in wanted.items())

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import msgspec
 
+from actor.evaluation_report import wilson_interval
 from serl_launcher.config.loader import run_main
 from serl_launcher.errors import ConfigError
 
@@ -81,10 +82,15 @@ def read_successes(directory: Path) -> dict[tuple[int, str], bool]:
 def describe(comparison: Comparison) -> str:
     """Returns the comparison in one sentence."""
     return (
-        f"{comparison.num_pairs} start states: {comparison.success_before:.1%} before, "
-        f"{comparison.success_after:.1%} after; {comparison.num_gained} gained, {comparison.num_lost} lost, "
-        f"p = {comparison.p_value:.3g} (exact McNemar)."
+        f"{comparison.num_pairs} start states: {_rate(comparison.success_before, comparison.num_pairs)} before, "
+        f"{_rate(comparison.success_after, comparison.num_pairs)} after (Wilson 95 %); {comparison.num_gained} gained, "
+        f"{comparison.num_lost} lost, p = {comparison.p_value:.3g} (exact McNemar)."
     )
+
+
+def _rate(share: float, count: int) -> str:
+    low, high = wilson_interval(round(share * count), count)
+    return f"{share:.1%} [{low:.1%}, {high:.1%}]"
 
 
 def main() -> None:

@@ -5,7 +5,7 @@ import sys
 import time
 from pathlib import Path
 
-from learner.lifetime import share_interpreter, stop_on_signals
+from learner.lifetime import answer_quickly, stop_on_signals
 from learner.serve.arguments import api_key_of, parse, policy_directory, robot_of
 from learner.serve.endpoint import Endpoint, EndpointConfig, EndpointThread
 from learner.serve.recording import Recording
@@ -64,7 +64,7 @@ def main() -> int:
     """Serves until a signal asks to stop."""
     arguments = parse(sys.argv[1:])
     stop = stop_on_signals()
-    share_interpreter()
+    answer_quickly()
     key = api_key_of(arguments)
     host = arguments.host or ("0.0.0.0" if key else "127.0.0.1")
     endpoint_config = EndpointConfig(host=host, port=arguments.port, api_key=key, insecure=arguments.insecure)

@@ -2,10 +2,9 @@
 
 import sys
 
-from learner.lifetime import EXIT_STOPPED, RunLock, log_to_file, share_interpreter, stop_on_signals
+from learner.lifetime import EXIT_STOPPED, RunLock, answer_quickly, log_to_file, stop_on_signals
 from learner.runs import check_resume
 from learner.server.assembly import LearnerServer
-from serl_launcher.allocator import keep_freed_memory
 from serl_launcher.config import load, run_main
 from serl_launcher.journal import Journal
 from serl_launcher.run_directory import RunDirectory
@@ -14,8 +13,7 @@ from serl_launcher.run_directory import RunDirectory
 def main() -> int:
     """Serves until the run is over (0) or a signal asks to stop (EXIT_STOPPED)."""
     stop = stop_on_signals()
-    share_interpreter()
-    keep_freed_memory()
+    answer_quickly()
     config = load(sys.argv[1:])
     run = RunDirectory.of(config)
     check_resume(config, [run.journal])

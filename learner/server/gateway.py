@@ -184,7 +184,7 @@ class Gateway:
         """Answers one message, whatever it is; nothing in it ends the loop."""
         request_id = None
         try:
-            request = messages.decode_request(frames[0] if frames else b"")
+            request = messages.decode_request(bytes(frames[0]) if frames else b"")
             request_id = request.request_id if isinstance(request, Act | Fetch) else None
             session = self._checked_session(connection, key, request)
             if isinstance(request, Hello):
@@ -253,7 +253,7 @@ class Gateway:
             epoch=session.epoch,
             spool_id=session.spool_id,
             first_seq=request.first_seq,
-            events=frames,
+            events=[bytes(frame) for frame in frames],
         )
         self._committer.submit(batch, lambda committed: self._post(partial(self._acknowledge, session, committed)))
 

@@ -249,7 +249,9 @@ def _decoded_or_refused(request: Request, spec: RobotSpec) -> Lanes | None:
         if isinstance(request.observations, Lanes):
             return request.observations
         return decode_lanes(request.observations, spec, request.unfinished)
-    except (HiorsError, ValueError) as exc:
+    except Exception as exc:  # A mistake of ours in one request must not end the thread that answers all of them.
+        if not isinstance(exc, HiorsError | ValueError):
+            logger.exception("A request could not be decoded.")
         refuse([request], exc)
         return None
 

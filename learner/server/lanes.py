@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from serl_launcher.errors import ProtocolError
 from serl_launcher.events import EncodedObservation, decode_vector
 from serl_launcher.images import decode_image
-from serl_launcher.specs import RobotSpec
+from serl_launcher.specs import CameraSpec, RobotSpec
 from serl_launcher.types import Unfinished
 
 
@@ -34,17 +35,28 @@ def decode_lanes(
     observations: Sequence[EncodedObservation], spec: RobotSpec, unfinished: Sequence[Unfinished | None] = ()
 ) -> Lanes:
     """Decodes observations; raises ProtocolError where one does not fit the robot."""
-    images = [
-        np.stack([decode_image(observation.images.get(camera.name, b""), camera.shape) for camera in spec.cameras])
-        for observation in observations
-    ]
     state = [decode_vector(observation.state, spec.state_dim, "state") for observation in observations]
     return Lanes(
-        images=np.stack(images),
+        images=_decode_images(observations, spec.cameras),
         state=np.stack(state),
         prompts=[observation.prompt for observation in observations],
         unfinished=tuple(unfinished),
     )
+
+
+def _decode_images(observations: Sequence[EncodedObservation], cameras: Sequence[CameraSpec]) -> np.ndarray:
+    """Returns uint8 [B, C, height, width, 3]; each image is decoded or copied to its place, once."""
+    if not cameras:
+        return np.zeros((len(observations), 0, 1, 1, 3), np.uint8)
+    if len({camera.shape for camera in cameras}) > 1:
+        raise ProtocolError(
+            f"Expected cameras of one size, got {[camera.shape for camera in cameras]}. Have the robot resize."
+        )
+    images = np.empty((len(observations), len(cameras), *cameras[0].shape), np.uint8)
+    for row, observation in zip(images, observations, strict=True):
+        for place, camera in zip(row, cameras, strict=True):
+            decode_image(observation.images.get(camera.name, b""), camera.shape, place)
+    return images
 
 
 def join_lanes(parts: Sequence[Lanes]) -> Lanes:

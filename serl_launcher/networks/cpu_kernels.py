@@ -24,7 +24,7 @@ _STEEPNESS = 2.0 * math.sqrt(2.0 / math.pi)
 
 
 def is_for(x: Tensor) -> bool:
-    """Returns whether `x` is what these functions are written for: float32 on a CPU, run as it is, without gradients."""
+    """Returns whether these functions are for `x`: float32 on a CPU, run as it is, without gradients."""
     is_plain = x.device.type == "cpu" and x.dtype == torch.float32
     return is_plain and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
 

@@ -1,27 +1,57 @@
-"""The frames of action requests and their answers: observations, chunks under way, actions."""
+"""The frames of action requests and their answers: observations, chunks under way, actions.
 
-from collections.abc import Sequence
+    request    header, then for each lane: what it sees but for the images, each image; last, unfinished actions
+    answer     header, actions
+
+Each image has a frame of its own: nothing copies it on the way, and while the second is encrypted the first is
+decrypted already.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated, cast
 
 import msgspec
 import numpy as np
+from msgspec import Meta
 
 from serl_launcher.errors import ProtocolError
-from serl_launcher.events import EncodedObservation
-from serl_launcher.transport.messages import Act, ActReply, UnfinishedHeader, decode_body
+from serl_launcher.events import MAX_IMAGE_BYTES, EncodedObservation, Name, VectorBytes
+from serl_launcher.transport.messages import Act, ActReply, Frame, UnfinishedHeader, decode_body
 from serl_launcher.types import Unfinished
 
+
+class _Seen(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
+    """An observation whose images follow in this order, one frame each."""
+
+    cameras: Annotated[tuple[Name, ...], Meta(max_length=32)]
+    state: VectorBytes
+    prompt: Annotated[str, Meta(max_length=4000)]
+
+
 _encoder = msgspec.msgpack.Encoder()
-_observation_decoder = msgspec.msgpack.Decoder(EncodedObservation)
+_seen_decoder = msgspec.msgpack.Decoder(_Seen)
 
 
-def encode_observation_frame(observation: EncodedObservation) -> bytes:
-    """Returns one observation as a frame of an Act request."""
-    return _encoder.encode(observation)
+def encode_observation_frames(observation: EncodedObservation) -> list[bytes]:
+    """Returns one observation as frames of an Act request."""
+    images = observation.images
+    return [_encoder.encode(_Seen(tuple(images), observation.state, observation.prompt)), *images.values()]
 
 
-def decode_observation_frame(frame: bytes | memoryview) -> EncodedObservation:
-    """Returns the observation in a frame; raises ProtocolError on anything else."""
-    return decode_body(frame, _observation_decoder, "an observation")
+def _decode_observation(frames: Iterator[Frame]) -> EncodedObservation:
+    """Takes one observation off the frames; its images are views of them. Raises ProtocolError where it is none."""
+    try:
+        seen = decode_body(next(frames), _seen_decoder, "an observation")
+        images = {name: next(frames) for name in seen.cameras}
+    except StopIteration:
+        raise ProtocolError("Expected a frame for each image of an observation, got fewer.") from None
+    if len(images) < len(seen.cameras) or any(len(image) > MAX_IMAGE_BYTES for image in images.values()):
+        raise ProtocolError(
+            f"Expected images of different cameras of at most {MAX_IMAGE_BYTES} bytes, got cameras {seen.cameras} with "
+            f"{[len(image) for image in images.values()]} bytes."
+        )
+    # Whoever decodes images takes views as well; nothing else is done with them.
+    return EncodedObservation(cast("dict[str, bytes]", images), seen.state, seen.prompt)
 
 
 def decode_actions(reply: ActReply, frame: bytes | memoryview, count: int) -> np.ndarray:
@@ -42,21 +72,24 @@ def encode_unfinished(unfinished: Sequence[Unfinished | None]) -> tuple[tuple[Un
 
 
 def decode_act(
-    request: Act, frames: Sequence[bytes], action_dim: int
+    request: Act, frames: Sequence[Frame], action_dim: int
 ) -> tuple[list[EncodedObservation], list[Unfinished | None]]:
     """Returns the observations of an Act request and what each lane still executes, empty where it is not told.
+
+    The images are views of the frames.
 
     Raises:
         ProtocolError: The frames are not what the header says.
     """
-    expected = request.count + bool(request.unfinished)
-    if len(frames) != expected:
-        raise ProtocolError(f"Expected {expected} frames, one per observation, got {len(frames)}.")
-    observations = [decode_observation_frame(frame) for frame in frames[: request.count]]
-    return observations, _decode_unfinished(request, frames[-1], action_dim) if request.unfinished else []
+    left = iter(frames)
+    observations = [_decode_observation(left) for _ in range(request.count)]
+    rest = list(left)
+    if len(rest) != bool(request.unfinished):
+        raise ProtocolError(f"Expected {int(bool(request.unfinished))} frames after the observations, got {len(rest)}.")
+    return observations, _decode_unfinished(request, rest[0], action_dim) if rest else []
 
 
-def _decode_unfinished(request: Act, frame: bytes, action_dim: int) -> list[Unfinished | None]:
+def _decode_unfinished(request: Act, frame: Frame, action_dim: int) -> list[Unfinished | None]:
     total = sum(header.num_actions for header in request.unfinished)
     if len(request.unfinished) != request.count or len(frame) != 4 * total * action_dim:
         raise ProtocolError(

@@ -101,8 +101,13 @@ class LearnerClient:
             timeout_s: Deadline.
             unfinished: What each lane still executes, for policies that continue it; empty: not told.
         """
-        frames = [act_frames.encode_observation_frame(encode_observation(each, self._spec)) for each in observations]
-        count, began_s = len(frames), time.monotonic()
+        began_s = time.monotonic()
+        frames = [
+            frame
+            for each in observations
+            for frame in act_frames.encode_observation_frames(encode_observation(each, self._spec))
+        ]
+        count = len(observations)
         headers, rest = act_frames.encode_unfinished(unfinished)
         if headers:
             frames.append(rest)

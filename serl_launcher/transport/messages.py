@@ -40,7 +40,7 @@ Frame = bytes | memoryview
 Frames = list[Frame]
 """One message as it came, or is to be sent: the header, then raw bytes."""
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 MAX_OBSERVATIONS = 1024
 MAX_FETCH_BYTES = 4 * 1024 * 1024
 
@@ -86,7 +86,7 @@ class UnfinishedHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
 
 
 class Act(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="act", omit_defaults=True):
-    """Asks for one chunk per observation, `count` of them, one frame each; late answers are worthless.
+    """Asks for one chunk per observation, `count` of them (see `act_frames`); late answers are worthless.
 
     With `unfinished`, one header per observation, one more frame holds all unfinished actions in a row.
     """

@@ -195,7 +195,10 @@ class LearnerSockets(_Sockets):
         return _port_of(self._requests), _port_of(self._broadcasts)
 
     def receive(self) -> tuple[bytes, str, Frames] | None:
-        """Returns the next message as (connection, public key or empty, frames), None where there is none."""
+        """Returns the next message as (connection, public key or empty, frames), None where there is none.
+
+        Large frames are views of what came: nothing is copied.
+        """
         try:
             connection, *frames = self._requests.recv_multipart(zmq.NOBLOCK, copy=False)
         except zmq.Again:

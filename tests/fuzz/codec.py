@@ -10,7 +10,7 @@ from serl_launcher.errors import ProtocolError
 from serl_launcher.events import check_fits, decode_event
 from serl_launcher.images import check_image, decode_image
 from serl_launcher.transport import act_frames, messages
-from serl_launcher.transport.messages import ActReply
+from serl_launcher.transport.messages import Act, ActReply
 from tests.fuzz.mutations import Frames, Mutator, valid_replies, valid_requests
 from tests.transport_rig import SPEC
 
@@ -59,11 +59,12 @@ def decoders(frames: Frames) -> list[Callable[[], object]]:
         lambda: messages.decode_request(header),
         lambda: messages.decode_reply(header),
         lambda: messages.decode_announcement(header),
+        lambda: act_frames.decode_act(Act(1, 100.0, 1), frames[1:], 2),
+        lambda: act_frames.decode_act(Act(1, 100.0, 2), frames[1:], 2),
     ]
     for frame in body:
         ways += [
             lambda frame=frame: check_fits(decode_event(frame), SPEC),
-            lambda frame=frame: act_frames.decode_observation_frame(frame),
             lambda frame=frame: check_image(frame, SHAPE),
             lambda frame=frame: decode_image(frame, SHAPE),
             lambda frame=frame: act_frames.decode_actions(ActReply(1, 4, 2), frame, 2),

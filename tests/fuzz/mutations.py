@@ -45,11 +45,11 @@ def hello(actor_id: str) -> Hello:
 def valid_requests() -> list[Frames]:
     """Returns one good example of everything an actor says."""
     events = [encode_event(event) for event in episode("fuzz-episode", 2)]
-    observation = act_frames.encode_observation_frame(encoded(1))
+    observation = act_frames.encode_observation_frames(encoded(1))
     return [
         [messages.encode(hello("fuzz"))],
         [messages.encode(Steps(1, len(events))), *events],
-        [messages.encode(Act(1, 100.0, 2)), observation, observation],
+        [messages.encode(Act(1, 100.0, 2)), *observation, *observation],
         [messages.encode(Stats({"success": 0.5, "mode": "online"}))],
         [messages.encode(Fetch(1, 2, "model.safetensors", 0, 1000))],
         [messages.encode(Heartbeat())],

@@ -13,12 +13,16 @@ from websockets.sync.client import connect
 
 from actor.spool import Spool
 from learner.serve.packing import pack, unpack
+from serl_launcher.allocator import keep_freed_memory
 from serl_launcher.config.transport import TransportConfig
 from serl_launcher.errors import DeadlineExceeded, PolicyError, Refused
+from serl_launcher.events import encode_observation
 from serl_launcher.specs import RobotSpec
+from serl_launcher.transport.act_frames import encode_observation_frames
 from serl_launcher.transport.client import LearnerClient
 from serl_launcher.types import Observation
 from tools.bench_serving import orders
+from tools.bench_serving.floor import FloorClient
 from tools.bench_serving.orders import ClientOrder, ClientResult
 from tools.bench_workload import NUM_JOINTS, PROMPT, bench_robot, make_frames
 
@@ -30,6 +34,7 @@ _WARM_UP = 10
 
 def main() -> None:
     """Measures as ordered; prints the result."""
+    keep_freed_memory()  # As an actor does.
     order = msgspec.json.decode(sys.stdin.readline(), type=ClientOrder)
     spec = _spec_of(order)
     with contextlib.ExitStack() as stack:
@@ -133,11 +138,26 @@ def _ask_lerobot(order: ClientOrder, spec: RobotSpec, stack: contextlib.ExitStac
     return ask
 
 
+def _ask_sockets(order: ClientOrder, spec: RobotSpec, stack: contextlib.ExitStack) -> Ask:
+    config = TransportConfig(
+        request_port=order.ports[0], broadcast_port=order.ports[1], keys_dir=order.keys_dir or None
+    )
+    client = FloorClient(config, order.actor_id)
+    stack.callback(client.close)
+
+    def ask(observation: Observation) -> float:
+        client.ask([b"", *encode_observation_frames(encode_observation(observation, spec))])
+        return 0.0
+
+    return ask
+
+
 _CLIENTS: dict[str, Callable[[ClientOrder, RobotSpec, contextlib.ExitStack], Ask]] = {
     orders.HIORS: _ask_hiors,
     orders.OPENPI: _ask_websocket,
     orders.LOOP: _ask_websocket,
     orders.LEROBOT: _ask_lerobot,
+    orders.FLOOR: _ask_sockets,
 }
 
 if __name__ == "__main__":

@@ -2,10 +2,10 @@
 
 import msgspec
 
-HIORS, OPENPI, LOOP, LEROBOT = "hiors", "openpi", "openpi_in_loop", "lerobot"
+HIORS, OPENPI, LOOP, LEROBOT, FLOOR = "hiors", "openpi", "openpi_in_loop", "lerobot", "sockets"
 """Our gateway; our websocket endpoint; the pattern of openpi's server (inference inside the event loop); LeRobot's
-asynchronous inference server."""
-KINDS = (HIORS, OPENPI, LOOP, LEROBOT)
+asynchronous inference server; the sockets of our gateway alone."""
+KINDS = (HIORS, OPENPI, LOOP, LEROBOT, FLOOR)
 
 
 class ServerOrder(msgspec.Struct, kw_only=True):

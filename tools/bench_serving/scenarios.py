@@ -15,7 +15,7 @@ import numpy as np
 from serl_launcher.publication import Publisher
 from tools import keys
 from tools.bench_results import Result, ratio
-from tools.bench_serving.orders import HIORS, LEROBOT, LOOP, OPENPI, ClientOrder, ClientResult, ServerOrder
+from tools.bench_serving.orders import FLOOR, HIORS, LEROBOT, LOOP, OPENPI, ClientOrder, ClientResult, ServerOrder
 from tools.bench_serving.processes import finish_clients, run_clients, serving, start_clients, streaming, training
 
 BASE_POLICY = Path(__file__).parents[2] / "robot_infra" / "assets" / "sim_pnp_base"
@@ -47,9 +47,10 @@ class Bench:
 
 
 def overhead(bench: Bench) -> list[Result]:
-    """One actor, three images of 224x224: the round trip beyond the model."""
+    """One actor, three images of 224x224: the round trip beyond the model; first the sockets without our code."""
     figures = []
     for name, kind, encoding, is_secret in (
+        ("sockets alone/curve/raw", FLOOR, "raw", True),
         ("hiors/curve/raw", HIORS, "raw", True), ("hiors/curve/jpeg", HIORS, "jpeg", True),
         ("hiors/plain/raw", HIORS, "raw", False), ("hiors/websocket", OPENPI, "raw", False),
         ("openpi pattern/websocket", LOOP, "raw", False), ("lerobot/grpc", LEROBOT, "raw", False),
@@ -188,7 +189,7 @@ def restart(bench: Bench) -> list[Result]:
         results = finish_clients(clients)
     firsts = [min((at_s for at_s in result.answered_s if at_s > ready_s), default=np.inf) for result in results]
     return [
-        Result("restart/actors that recovered", sum(np.isfinite(firsts)), "of 4", at_least=4),
+        Result("restart/actors that recovered", float(np.isfinite(firsts).sum()), "of 4", at_least=4),
         Result("restart/last first action after the ports are open", max(firsts) - ready_s, "s"),
         Result("restart/questions that ended at their deadline", sum(each.num_missed for each in results), ""),
     ]

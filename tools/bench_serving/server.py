@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from learner.lifetime import share_interpreter
+from learner.lifetime import answer_quickly
 from learner.serve.endpoint import Endpoint, EndpointConfig, EndpointThread
 from learner.serve.robots import served_robot
 from learner.server.assembly import policy_loader
@@ -22,7 +22,7 @@ from serl_launcher.config.training import ServerConfig
 from serl_launcher.config.transport import TransportConfig
 from serl_launcher.datasets.writer import DatasetWriter
 from serl_launcher.journal import Journal
-from tools.bench_serving import orders
+from tools.bench_serving import floor, orders
 from tools.bench_serving.model import PacedPolicy
 from tools.bench_serving.orders import ServerOrder
 from tools.bench_workload import bench_robot
@@ -31,7 +31,7 @@ from tools.bench_workload import bench_robot
 def main() -> None:
     """Serves as ordered."""
     order = msgspec.json.decode(sys.stdin.readline(), type=ServerOrder)
-    share_interpreter()
+    answer_quickly()
     if order.switch_interval_ms:
         sys.setswitchinterval(1e-3 * order.switch_interval_ms)
     with contextlib.ExitStack() as stack:
@@ -128,11 +128,19 @@ def _serve_lerobot(order: ServerOrder, stack: contextlib.ExitStack) -> tuple[int
     return port, 0
 
 
+def _serve_sockets(order: ServerOrder, stack: contextlib.ExitStack) -> tuple[int, int]:
+    config = TransportConfig(request_port=0, broadcast_port=0, keys_dir=order.keys_dir or None)
+    ports, stop = floor.start_server(config)
+    stack.callback(stop)
+    return ports
+
+
 _SERVERS: dict[str, Callable[[ServerOrder, contextlib.ExitStack], tuple[int, int]]] = {
     orders.HIORS: _serve_hiors,
     orders.OPENPI: _serve_openpi,
     orders.LOOP: _serve_in_loop,
     orders.LEROBOT: _serve_lerobot,
+    orders.FLOOR: _serve_sockets,
 }
 
 if __name__ == "__main__":

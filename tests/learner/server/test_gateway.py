@@ -157,7 +157,7 @@ def test_another_protocol_version_is_refused_with_both_versions_named(tmp_path, 
         stranger.send(b"hi\x09" + messages.encode(Heartbeat())[3:])
         reply = messages.decode_reply(stranger.recv_multipart()[0])
         assert reply.kind == "ProtocolError"
-        assert "version 1 (this side), got version 9" in reply.message
+        assert "version 2 (this side), got version 9" in reply.message
 
 
 def test_malformed_messages_do_not_disturb_a_good_actor(tmp_path, raw):

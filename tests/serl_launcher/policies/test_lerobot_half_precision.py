@@ -137,7 +137,9 @@ def compare(config, path):
     assert reference.keys() - layers.keys() == {unread}
     errors = {name: relative_error(read(name, output), read(name, reference[name])) for name, output in layers.items()}
     median = statistics.median(errors.values())
-    logger.info("%s: %d layers, errors at most %.2g, median %.2g", config.name, len(errors), max(errors.values()), median)
+    logger.info(
+        "%s: %d layers, errors at most %.2g, median %.2g", config.name, len(errors), max(errors.values()), median
+    )
     assert max(errors.values()) < LAYER_TOLERANCE, sorted(errors.items(), key=lambda item: -item[1])[:5]
     first = [error for name, error in errors.items() if ".layers.0." in name]
     assert len(first) == 3

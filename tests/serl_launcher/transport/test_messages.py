@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from serl_launcher.errors import PolicyError, ProtocolError, Refused, SessionFenced
+from serl_launcher.events import MAX_IMAGE_BYTES
 from serl_launcher.transport import act_frames, messages
 from serl_launcher.transport.messages import (
     ID_IN_USE,
@@ -49,7 +50,11 @@ def test_replies_survive_the_round_trip(message):
 
 def test_announcements_and_observations_survive_the_round_trip():
     assert messages.decode_announcement(messages.encode(ANNOUNCEMENT)) == ANNOUNCEMENT
-    assert act_frames.decode_observation_frame(act_frames.encode_observation_frame(encoded(3))) == encoded(3)
+    frames = [*act_frames.encode_observation_frames(encoded(3)), *act_frames.encode_observation_frames(encoded(4))]
+    assert act_frames.decode_act(Act(1, 100.0, 2), frames, 2) == ([encoded(3), encoded(4)], [])
+    for wrong in (frames[:-1], [*frames, b""], [frames[0], b"x" * (MAX_IMAGE_BYTES + 1), *frames[2:]]):
+        with pytest.raises(ProtocolError):
+            act_frames.decode_act(Act(1, 100.0, 2), wrong, 2)
 
 
 def test_a_reply_is_no_request():
@@ -60,7 +65,7 @@ def test_a_reply_is_no_request():
 @given(st.binary(max_size=200))
 def test_any_bytes_are_a_message_or_a_protocol_error(content):
     for decode in (messages.decode_request, messages.decode_reply, messages.decode_announcement):
-        for frame in (content, b"hi\x01" + content):
+        for frame in (content, b"hi\x02" + content):
             try:
                 decode(frame)
             except ProtocolError:
@@ -71,12 +76,12 @@ def test_pickles_are_never_loaded():
     with pytest.raises(ProtocolError):
         messages.decode_request(pickle.dumps(print))
     with pytest.raises(ProtocolError):
-        messages.decode_request(b"hi\x01" + pickle.dumps(print))
+        messages.decode_request(b"hi\x02" + pickle.dumps(print))
 
 
 def test_unknown_fields_are_refused():
     with pytest.raises(ProtocolError, match="unknown field"):
-        messages.decode_reply(b"hi\x01\x83\xa4type\xa3ack\xa8last_seq\x01\xa5extra\x01")
+        messages.decode_reply(b"hi\x02\x83\xa4type\xa3ack\xa8last_seq\x01\xa5extra\x01")
 
 
 def test_actions_of_another_size_are_refused():

@@ -12,7 +12,7 @@ from tests import transport_rig as rig
 
 def request_and_frames(unfinished):
     headers, rest = act_frames.encode_unfinished(unfinished)
-    frames = [act_frames.encode_observation_frame(rig.encoded(1.0)) for _ in unfinished]
+    frames = [frame for _ in unfinished for frame in act_frames.encode_observation_frames(rig.encoded(1.0))]
     return Act(1, 100.0, len(unfinished), headers), [*frames, rest]
 
 
@@ -30,7 +30,7 @@ def test_a_question_without_them_is_as_it_was():
     header = messages.encode(Act(1, 100.0, 1))
     assert b"unfinished" not in header
     observations, unfinished = act_frames.decode_act(
-        messages.decode_request(header), [act_frames.encode_observation_frame(rig.encoded(1.0))], 2
+        messages.decode_request(header), act_frames.encode_observation_frames(rig.encoded(1.0)), 2
     )
     assert (len(observations), unfinished) == (1, [])
 
@@ -44,11 +44,11 @@ def test_a_question_without_them_is_as_it_was():
     ],
 )
 def test_headers_that_do_not_fit_the_frame_are_refused(headers, rest):
-    frame = act_frames.encode_observation_frame(rig.encoded(1.0))
+    frames = act_frames.encode_observation_frames(rig.encoded(1.0))
     with pytest.raises(ProtocolError):
-        act_frames.decode_act(Act(1, 100.0, 1, headers), [frame, rest], 2)
+        act_frames.decode_act(Act(1, 100.0, 1, headers), [*frames, rest], 2)
     with pytest.raises(ProtocolError):
-        act_frames.decode_act(Act(1, 100.0, 1, headers), [frame], 2)
+        act_frames.decode_act(Act(1, 100.0, 1, headers), frames, 2)
 
 
 def test_they_reach_the_inference_of_a_learner(tmp_path):
