@@ -6,7 +6,7 @@ from pathlib import Path
 from tools.bench_latency.seams import Cell
 from tools.charts import BLUE, GREEN, GREY, ORANGE
 
-COLOURS = {"switch": ORANGE, "ensemble": BLUE, "rtc": GREEN}
+COLOURS = (ORANGE, BLUE, GREEN, "#805ad5", "#2c7a7b", "#b83280")
 
 
 def label_of(cell: Cell) -> str:
@@ -24,22 +24,22 @@ def draw(cells: Sequence[Cell], path: Path, *, hz: float) -> None:
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, 3)
     labels = list(dict.fromkeys(label_of(cell) for cell in cells))
-    for offset, chunking in zip((-0.2, 0.0, 0.2), COLOURS, strict=True):
-        own = [cell for cell in cells if cell.chunking == chunking]
+    arms = list(dict.fromkeys(cell.arm for cell in cells))
+    for number, arm in enumerate(arms):
+        offset, colour = 0.6 * ((number + 0.5) / len(arms) - 0.5), COLOURS[number % len(COLOURS)]
+        own = [cell for cell in cells if cell.arm == arm]
         places = [labels.index(label_of(cell)) + offset for cell in own]
         for axes, name in ((panels[0], "position_jumps"), (panels[1], "velocity_jumps")):
             middle = [cell.percentile(name, 50) for cell in own]
             above = [cell.percentile(name, 90) - cell.percentile(name, 50) for cell in own]
             below = [cell.percentile(name, 50) - cell.percentile(name, 10) for cell in own]
-            axes.errorbar(
-                places, middle, yerr=[below, above], fmt="o", color=COLOURS[chunking], label=chunking, capsize=3
-            )
+            axes.errorbar(places, middle, yerr=[below, above], fmt="o", color=colour, label=arm, capsize=3)
         rates = [cell.successes[0] / cell.successes[1] for cell in own]
         errors = [
             [rate - cell.wilson[0] for rate, cell in zip(rates, own, strict=True)],
             [cell.wilson[1] - rate for rate, cell in zip(rates, own, strict=True)],
         ]
-        panels[2].errorbar(places, rates, yerr=errors, fmt="o", color=COLOURS[chunking], label=chunking, capsize=3)
+        panels[2].errorbar(places, rates, yerr=errors, fmt="o", color=colour, label=arm, capsize=3)
     motion = [cell.percentile("velocity_changes", 50) for cell in cells]
     panels[1].axhline(sum(motion) / len(motion), color=GREY, linestyle="--", label="within a chunk, median")
     for axes, title in zip(

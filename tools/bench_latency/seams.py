@@ -29,7 +29,8 @@ class Episode(msgspec.Struct, kw_only=True):
 class Cell(msgspec.Struct, kw_only=True):
     """All episodes of one way of joining chunks at one range of latencies."""
 
-    chunking: str
+    arm: str
+    """How chunks joined."""
     low_ms: float
     high_ms: float
     episodes: list[Episode]

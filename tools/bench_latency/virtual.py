@@ -6,7 +6,7 @@ joining chunks.
 
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,6 +18,7 @@ from robot_infra import envs
 from robot_infra.interfaces import RobotEnv
 from serl_launcher.config import RunConfig
 from serl_launcher.types import ActionChunk, Observation, Unfinished
+from tools.bench_latency.arms import Arm
 from tools.bench_latency.robot import Robot
 from tools.bench_latency.seams import Cell, Episode
 
@@ -90,15 +91,15 @@ class LatePolicy:
 class VirtualBench:
     """Simulators and a policy, used for one cell after the other."""
 
-    def __init__(self, config: RunConfig, policy: LocalPolicy, *, hz: float, num_lanes: int) -> None:
-        """Builds `num_lanes` simulators whose ticks are 1/hz seconds of latency long."""
-        self._config, self._policy, self._tick_s = config, policy, 1 / hz
+    def __init__(self, config: RunConfig, policies: Mapping[str, LocalPolicy], *, hz: float, num_lanes: int) -> None:
+        """Builds `num_lanes` simulators whose ticks are 1/hz seconds of latency long; policies are named by arm."""
+        self._config, self._policies, self._tick_s = config, policies, 1 / hz
         self._envs: Sequence[RobotEnv] = [envs.build(config.environment) for _ in range(num_lanes)]
 
-    def run(self, chunking: str, range_ms: tuple[float, float], seeds: Sequence[int]) -> Cell:
+    def run(self, arm: Arm, range_ms: tuple[float, float], seeds: Sequence[int]) -> Cell:
         """Plays every seed once."""
         waiting, done = deque(seeds), list[Episode]()
-        robots = [self._robot(env, chunking, range_ms) for env in self._envs[: len(seeds)]]
+        robots = [self._robot(env, arm, range_ms) for env in self._envs[: len(seeds)]]
         busy: list[tuple[Robot, LatePolicy]] = []
         idle = robots
         while idle or busy:
@@ -109,27 +110,29 @@ class VirtualBench:
                 busy.append((robot, policy))
             ended = [(robot, robot.tick()) for robot, _ in busy]
             done += [episode for _, episode in ended if episode is not None]
-            self._answer([policy for _, policy in busy])
+            self._answer(self._policies[arm.name], [policy for _, policy in busy])
             over = {id(robot) for robot, episode in ended if episode is not None}
             idle = [pair for pair in busy if id(pair[0]) in over] if waiting else []
             busy = [pair for pair in busy if id(pair[0]) not in over]
-        return Cell(chunking=chunking, low_ms=range_ms[0], high_ms=range_ms[1], episodes=done)
+        return Cell(arm=arm.name, low_ms=range_ms[0], high_ms=range_ms[1], episodes=done)
 
-    def _robot(self, env: RobotEnv, chunking: str, range_ms: tuple[float, float]) -> tuple[Robot, LatePolicy]:
-        policy = LatePolicy(policy=self._policy, rng=np.random.default_rng(0), range_ms=range_ms, tick_s=self._tick_s)
+    def _robot(self, env: RobotEnv, arm: Arm, range_ms: tuple[float, float]) -> tuple[Robot, LatePolicy]:
+        policy = LatePolicy(
+            policy=self._policies[arm.name], rng=np.random.default_rng(0), range_ms=range_ms, tick_s=self._tick_s
+        )
         actor = self._config.actor
         plan = RealTimePlan(
             policy=policy, execution_horizon=actor.execution_horizon, latency=LatencyEstimate(self._tick_s),
-            chunking=chunking, max_under_way=actor.max_requests, ensemble_decay=actor.ensemble_decay,
+            chunking=arm.chunking, max_under_way=actor.max_requests, ensemble_decay=actor.ensemble_decay,
         )  # fmt: skip
         return Robot(env=env, plan=plan, tick_s=self._tick_s), policy
 
-    def _answer(self, policies: Sequence[LatePolicy]) -> None:
+    def _answer(self, policy: LocalPolicy, robots: Sequence[LatePolicy]) -> None:
         """Answers all questions of one tick by one policy call."""
-        asking = [policy for policy in policies if policy.question is not None]
-        questions = [policy.question for policy in asking if policy.question is not None]
+        asking = [robot for robot in robots if robot.question is not None]
+        questions = [robot.question for robot in asking if robot.question is not None]
         if not questions:
             return
-        chunks = self._policy.act([each.observation for each in questions], [each.unfinished for each in questions])
-        for policy, chunk in zip(asking, chunks, strict=True):
-            policy.answer(chunk)
+        chunks = policy.act([each.observation for each in questions], [each.unfinished for each in questions])
+        for robot, chunk in zip(asking, chunks, strict=True):
+            robot.answer(chunk)

@@ -27,6 +27,7 @@ from serl_launcher.publication import Publisher
 from serl_launcher.specs import RobotSpec
 from serl_launcher.transport.client import LearnerClient
 from serl_launcher.types import ActionChunk, Observation, Unfinished
+from tools.bench_latency.arms import Arm
 from tools.bench_latency.robot import Robot
 from tools.bench_latency.seams import Cell
 from tools.bench_serving.orders import HIORS, ServerOrder
@@ -77,7 +78,7 @@ class WallBench:
         policies = root / "policies"
         Publisher(policies).publish(lambda path: shutil.copytree(policy, path, dirs_exist_ok=True) and None, 1)
 
-    def run(self, chunking: str, range_ms: tuple[float, float], *, seconds: float, first_seed: int) -> tuple[Cell, int]:
+    def run(self, arm: Arm, range_ms: tuple[float, float], *, seconds: float, first_seed: int) -> tuple[Cell, int]:
         """Plays episodes for so many seconds; returns them, and ticks that began late because of this machine."""
         order = ServerOrder(
             kind=HIORS, root=str(self._root / "server"), policies=str(self._root / "policies"), max_wait_ms=0.0
@@ -91,10 +92,10 @@ class WallBench:
             actor = self._config.actor
             plan = RealTimePlan(
                 policy=policy, execution_horizon=actor.execution_horizon, latency=LatencyEstimate(1 / self._hz),
-                chunking=chunking, max_under_way=actor.max_requests, ensemble_decay=actor.ensemble_decay,
+                chunking=arm.chunking, max_under_way=actor.max_requests, ensemble_decay=actor.ensemble_decay,
             )  # fmt: skip
             robot, pacer = Robot(env=env, plan=plan, tick_s=1 / self._hz), Pacer(1 / self._hz)
-            cell = Cell(chunking=chunking, low_ms=range_ms[0], high_ms=range_ms[1], episodes=[])
+            cell = Cell(arm=arm.name, low_ms=range_ms[0], high_ms=range_ms[1], episodes=[])
             end_s = time.monotonic() + seconds
             while time.monotonic() < end_s:
                 robot.begin(first_seed + len(cell.episodes))
