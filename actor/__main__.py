@@ -4,7 +4,7 @@ import signal
 import sys
 from types import FrameType
 
-from actor import build
+from actor import abilities, build
 from actor.clearance import Clearance
 from serl_launcher.allocator import keep_freed_memory
 from serl_launcher.config.loader import load, run_main
@@ -14,6 +14,7 @@ from serl_launcher.config.root import RunConfig
 def main() -> None:
     """Runs the actor that the command line describes."""
     config = load(sys.argv[1:])
+    abilities.tell(config)
     if config.actor.mode == "eval":
         evaluate(config)
     else:

@@ -5,11 +5,13 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from actor.batched_actions import BatchedActions
 from actor.beside import Beside
 from actor.clearance import Clearance
 from actor.console import Console
 from actor.console.shown_env import ShownEnv
 from actor.intervention import Control
+from actor.lanes import Lanes, check_lanes, opened_lanes
 from actor.latency import LatencyEstimate
 from actor.pacer import Pacer
 from actor.plan import ChunkPolicy
@@ -44,7 +46,7 @@ STOPPED_FLUSH_S = 5.0
 class Actor:
     """One robot with everything it needs; `opened` makes it and closes it."""
 
-    rollout: Rollout
+    rollout: Rollout | Lanes
     reporter: Reporter
     client: LearnerClient
     spool: Spool
@@ -92,9 +94,23 @@ class Actor:
         )
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Shared:
+    """What all rollouts of one actor have in common."""
+
+    config: RunConfig
+    spool: Spool
+    client: LearnerClient
+    clearance: Clearance
+    progress: Progress
+    beside: Beside
+    console: Console | None
+
+
 @contextlib.contextmanager
 def opened(config: RunConfig) -> Iterator[Actor]:
     """Yields the actor of this configuration; closes robot, network and spool in that order afterwards."""
+    check_lanes(config)
     run, actor = RunDirectory.of(config), config.actor
     with contextlib.ExitStack() as stack:
         spool = Spool(
@@ -103,17 +119,31 @@ def opened(config: RunConfig) -> Iterator[Actor]:
         stack.callback(spool.close)
         beside = Beside.open(config)
         stack.callback(beside.close)
-        env = build_env(config, beside)
-        stack.callback(env.close)
+        if actor.num_lanes > 1:
+            lanes = stack.enter_context(opened_lanes(actor.num_lanes, lambda: build_env(config, beside)))
+            env = lanes[0].env
+        else:
+            lanes, env = [], build_env(config, beside)
+            stack.callback(env.close)
         client = LearnerClient(config.transport, config.ip, actor_id=actor.id, spec=env.spec, spool=spool)
         client.start()
         stack.callback(client.close)
-        console = Console.of(config, beside.bus) if config.actor.console.enabled else None
-        actor = _assemble(config, env, client, spool, beside, console)
-        if console is not None and isinstance(env, ShownEnv):
-            stack.callback(console.close)
-            console.serve(actor.rollout, env, spool, client)
-        yield actor
+        shared = _Shared(
+            config=config, spool=spool, client=client, clearance=Clearance(learner=client, room=spool), beside=beside,
+            progress=Progress.load(run.spool(actor.id).with_name(f"{actor.id}.progress.json")),
+            console=Console.of(config, beside.bus) if actor.console.enabled else None,
+        )  # fmt: skip
+        if lanes:
+            service = BatchedActions(_service(shared, env.spec), num_lanes=len(lanes))
+            stack.callback(service.close)
+            rollouts = [_rollout(shared, lane.env, service, lane=index) for index, lane in enumerate(lanes)]
+            yield _actor(shared, Lanes(rollouts=rollouts, lanes=lanes, clearance=shared.clearance), rollouts[0])
+            return
+        rollout = _rollout(shared, env, _service(shared, env.spec))
+        if shared.console is not None and isinstance(env, ShownEnv):
+            stack.callback(shared.console.close)
+            shared.console.serve(rollout, env, spool, client)
+        yield _actor(shared, rollout, rollout)
 
 
 def build_env(config: RunConfig, beside: Beside) -> RobotEnv:
@@ -124,46 +154,52 @@ def build_env(config: RunConfig, beside: Beside) -> RobotEnv:
     return ShownEnv(env) if config.actor.console.enabled else env
 
 
-def _assemble(
-    config: RunConfig, env: RobotEnv, client: LearnerClient, spool: Spool, beside: Beside, console: Console | None
-) -> Actor:
-    run, actor = RunDirectory.of(config), config.actor
-    clearance = Clearance(learner=client, room=spool)
+def _rollout(shared: _Shared, env: RobotEnv, service: ActionService, *, lane: int = 0) -> Rollout:
+    """Returns the control loop of one robot, or of one lane."""
+    config, actor, run = shared.config, shared.config.actor, RunDirectory.of(shared.config)
     speed = env.spec.control_hz * config.environment.realtime_factor
-    pacer = Pacer(1 / speed if speed and not keeps_time(env) else 0.0)
-    progress = Progress.load(run.spool(actor.id).with_name(f"{actor.id}.progress.json"))
-    policy = _policy(config, env.spec, client, clearance)
-    operator = _operator(config, env, beside)
+    policy = _policy(shared, env.spec, service, lane)
+    operator, console = _operator(config, env, shared.beside), shared.console
     control = Control(
         policy=policy,
         operator=operator if console is None else console.operator(env.spec, operator),
         execution_horizon=actor.execution_horizon,
         plan=_realtime_plan(config, policy, 1 / speed if speed else 0.0),
     )
-    rollout = Rollout(
+    name = f"actor-{actor.id}" + (f"-lane-{lane}" if lane else "")
+    return Rollout(
         env=env,
         control=control,
         limits=safety.limits_of(env.spec, actor.max_change, max_jump=actor.max_jump),
-        recorder=Recorder(log=spool, spec=env.spec, actor_id=actor.id),
-        progress=progress,
-        clearance=clearance,
-        pacer=pacer,
+        recorder=Recorder(log=shared.spool, spec=env.spec, actor_id=actor.id),
+        progress=shared.progress,
+        clearance=shared.clearance,
+        pacer=Pacer(1 / speed if speed and not keeps_time(env) else 0.0),
         seed_offset=actor.seed_offset,
-        timings=TimingLog(path=run.metrics / f"actor-{actor.id}-timings.jsonl"),
+        timings=TimingLog(path=run.metrics / f"{name}-timings.jsonl"),
         recovery=None if console is None else console.recovery,
     )
-    labels = LateLabels(bus=beside.bus, recorder=rollout.recorder, progress=progress)
+
+
+def _actor(shared: _Shared, player: Rollout | Lanes, first: Rollout) -> Actor:
+    actor = shared.config.actor
     reporter = Reporter(
-        progress=progress,
-        pacer=pacer,
-        connection=client,
-        status_path=run.status(f"actor-{actor.id}"),
-        num_unsent=lambda: spool.num_pending,
-        figures=lambda: {**control.figures(), **(policy.figures() if policy is not None else {})},
+        progress=shared.progress,
+        pacer=first.pacer,
+        connection=shared.client,
+        status_path=RunDirectory.of(shared.config).status(f"actor-{actor.id}"),
+        num_unsent=lambda: shared.spool.num_pending,
+        figures=lambda: _figures(first.control),
     )
     return Actor(
-        rollout=rollout, reporter=reporter, client=client, spool=spool, clearance=clearance, config=actor, labels=labels
-    )
+        rollout=player, reporter=reporter, client=shared.client, spool=shared.spool, clearance=shared.clearance,
+        config=actor, labels=LateLabels(bus=shared.beside.bus, recorder=first.recorder, progress=shared.progress),
+    )  # fmt: skip
+
+
+def _figures(control: Control) -> dict[str, float]:
+    policy = control.policy
+    return {**control.figures(), **(policy.figures() if isinstance(policy, RemotePolicy) else {})}
 
 
 def _operator(config: RunConfig, env: RobotEnv, beside: Beside) -> Operator | None:
@@ -196,20 +232,26 @@ def _realtime_plan(config: RunConfig, policy: ChunkPolicy | None, tick_s: float)
     )
 
 
-def _policy(config: RunConfig, spec: RobotSpec, client: LearnerClient, clearance: Clearance) -> ChunkPolicy | None:
+def _service(shared: _Shared, spec: RobotSpec) -> ActionService:
+    """Returns who is asked for actions: the learner, or weights of its in this process."""
+    config = shared.config
+    if config.actor.policy != "local" or config.actor.mode == "collect":
+        return shared.client
+    from actor.local_policy import FollowingPolicy  # Brings torch, which a robot machine need not have.
+
+    cache = RunDirectory.of(config).root / "fetched_policies"
+    return FollowingPolicy(shared.client, spec, cache=cache, seed=config.seed)
+
+
+def _policy(shared: _Shared, spec: RobotSpec, service: ActionService, lane: int) -> ChunkPolicy | None:
+    config = shared.config
     if config.actor.mode == "collect":
         return None
     if config.actor.policy == "random":
-        return RandomPolicy(spec, seed=config.seed)
-    service: ActionService = client
-    if config.actor.policy == "local":
-        from actor.local_policy import FollowingPolicy  # Brings torch, which a robot machine need not have.
-
-        cache = RunDirectory.of(config).root / "fetched_policies"
-        service = FollowingPolicy(client, spec, cache=cache, seed=config.seed)
+        return RandomPolicy(spec, seed=config.seed + lane)
     return RemotePolicy(
         service,
         timeout_s=config.transport.request_timeout_s,
-        is_stopping=clearance.is_stopping,
+        is_stopping=shared.clearance.is_stopping,
         wait_for_policy_s=config.actor.wait_for_policy_s,
     )

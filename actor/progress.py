@@ -1,6 +1,7 @@
 """How far an actor has come. Kept in one small file, so that a killed actor goes on where it was."""
 
 import logging
+import threading
 import time
 from collections import deque
 from dataclasses import dataclass, field
@@ -54,6 +55,9 @@ class Progress:
     """Recorded steps of finished and aborted episodes."""
     recent: deque[EpisodeSummary] = field(default_factory=lambda: deque(maxlen=WINDOW))
     """The last finished episodes, oldest first."""
+    _num_running: int = 0
+    _lock: threading.RLock = field(default_factory=threading.RLock)
+    """Several lanes count together."""
 
     @classmethod
     def load(cls, path: Path) -> "Progress":
@@ -68,20 +72,34 @@ class Progress:
             return cls(path)
         return cls(path, kept.num_started, kept.num_finished, kept.num_steps, deque(kept.recent, maxlen=WINDOW))
 
+    def claim(self, num_episodes: int) -> bool:
+        """Returns whether another episode may begin, of so many finished ones (0: any number); `release` ends it."""
+        with self._lock:
+            is_wanted = num_episodes == 0 or self.num_finished + self._num_running < num_episodes
+            self._num_running += is_wanted
+            return is_wanted
+
+    def release(self) -> None:
+        """The claimed episode is over, finished or not."""
+        with self._lock:
+            self._num_running -= 1
+
     def next_number(self) -> int:
         """Returns the number of the next episode and gives it out for ever."""
-        number = self.num_started
-        self.num_started += 1
-        self._save()
+        with self._lock:
+            number = self.num_started
+            self.num_started += 1
+            self._save()
         return number
 
     def finish(self, episode: EpisodeSummary) -> None:
         """Counts an episode that ended; an aborted one adds only its steps."""
-        self.num_steps += episode.num_steps
-        if episode.outcome is not Outcome.ABORTED:
-            self.num_finished += 1
-            self.recent.append(episode)
-        self._save()
+        with self._lock:
+            self.num_steps += episode.num_steps
+            if episode.outcome is not Outcome.ABORTED:
+                self.num_finished += 1
+                self.recent.append(episode)
+            self._save()
 
     def relabel(self, number: int, outcome: Outcome) -> None:
         """Corrects how a finished episode went, where it is remembered."""

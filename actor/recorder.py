@@ -60,6 +60,7 @@ class Recorder:
     """Its number."""
     last_outcome: Outcome | None = None
     """Its newest label."""
+    _begun_id: str = ""
     _episode: EpisodeStarted | None = None
     _unwritten_end: EpisodeEnded | None = None
     """End of an episode that the log refused; without it the log does not know the outcome."""
@@ -69,15 +70,17 @@ class Recorder:
         """Whether the end of an episode still waits for room on the disk."""
         return self._unwritten_end is not None
 
-    def close_abandoned(self) -> int:
+    def close_abandoned(self, *, only_own: bool = False) -> int:
         """Ends the episodes that a killed predecessor, or a full disk, left open as aborted; returns how many.
+
+        With `only_own`, those that this recorder began: others may still be under way on other lanes.
 
         What the robot saw last is not known any more: their final observation is black. An end that only the disk
         refused is written as it was.
         """
         if self._unwritten_end is not None:
             self._write_end(self._unwritten_end)
-        abandoned = self.log.open_episodes()
+        abandoned = [found for found in self.log.open_episodes() if not only_own or found[0] == self._begun_id]
         for episode_id, num_steps in abandoned:
             logger.warning("Episode %s was cut off after %d steps; it is recorded as aborted.", episode_id, num_steps)
             self._append_end(episode_id, num_steps, self._nothing_seen(), (Outcome.ABORTED, ""))
@@ -86,6 +89,7 @@ class Recorder:
     def begin(self, number: int, *, seed: int, prompt: str) -> str:
         """Starts an episode and returns its id."""
         episode_id = f"{self.actor_id}-{self.log.epoch}-{number}"
+        self._begun_id = episode_id
         self._episode = EpisodeStarted(episode_id, prompt, time.time(), seed)
         self.num_steps, self.number = 0, number
         return episode_id

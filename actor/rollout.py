@@ -60,10 +60,10 @@ class Rollout:
 
     def run(self, *, num_episodes: int, after_episode: Callable[[EpisodeSummary], None], on_tick: OnTick) -> None:
         """Plays until `num_episodes` have finished over the whole life of this actor; 0: until told to stop."""
-        while num_episodes == 0 or self.progress.num_finished < num_episodes:
-            if not self.clearance.wait_for_next_episode():
-                return
+        while self.progress.claim(num_episodes):
             try:
+                if not self.clearance.wait_for_next_episode():
+                    return
                 self._require_no_fault()
                 episode = self.play_episode(on_tick)
             except SpoolFull as exc:
@@ -76,7 +76,10 @@ class Rollout:
                     exc, self.env, self.gate, is_stopping=self.clearance.is_stopping, on_tick=on_tick
                 )  # fmt: skip
                 continue
-            self.progress.finish(episode)
+            else:
+                self.progress.finish(episode)
+            finally:
+                self.progress.release()
             after_episode(episode)
 
     def _require_no_fault(self) -> None:
@@ -89,7 +92,7 @@ class Rollout:
         logger.error("The episode is cut off, the robot holds still: %s", reason)
         while not self.clearance.is_stopping():
             try:
-                self.recorder.close_abandoned()
+                self.recorder.close_abandoned(only_own=True)
             except SpoolFull:
                 time.sleep(DISK_RETRY_S)
             else:
@@ -100,7 +103,7 @@ class Rollout:
         give_up_s = time.monotonic() + patience_s
         while self.recorder.has_refused_end:
             try:
-                self.recorder.close_abandoned()
+                self.recorder.close_abandoned(only_own=True)
             except SpoolFull as exc:
                 if time.monotonic() > give_up_s:
                     logger.error("The last episode has no end yet; the next start closes it as aborted: %s", exc)

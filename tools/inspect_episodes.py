@@ -20,7 +20,27 @@ from serl_launcher.images import decode_image
 from serl_launcher.types import Source
 
 NUM_PICTURES = 5
+REPLAY = "replay_buffer"
 MAX_PLOTS = 14
+
+
+def open_dataset(name: str) -> ReplayDataset:
+    """Returns the dataset of that directory (a run's directory will do), or of that name below HF_LEROBOT_HOME.
+
+    Raises:
+        ConfigError: There is none, or it holds no episode yet.
+    """
+    path = dataset_path(name)
+    if not (path / "meta").is_dir() and (path / REPLAY).is_dir():
+        path = path / REPLAY
+    if not path.is_dir():
+        near = sorted(str(found.parent) for found in Path("outputs").glob("*/*/meta"))
+        hint = f" There are: {', '.join(near[:8])}." if near else ""
+        raise ConfigError(f"Expected a dataset in {path}, there is nothing.{hint}")
+    dataset = ReplayDataset(path)
+    if dataset.num_episodes == 0:
+        raise ConfigError(f"{path} holds no episode yet. Episodes appear when they have ended and the learner runs.")
+    return dataset
 
 
 def table(dataset: ReplayDataset) -> Iterator[str]:
@@ -93,15 +113,17 @@ def main() -> None:
     parser.add_argument("--episode", type=int, help="show this one")
     parser.add_argument("--output", type=Path, default=Path("inspection"), help="where pictures go")
     chosen = parser.parse_args(sys.argv[1:])
-    dataset = ReplayDataset(dataset_path(chosen.dataset))
+    dataset = open_dataset(chosen.dataset)
     if chosen.episode is None:
         sys.stdout.writelines(f"{line}\n" for line in table(dataset))
         return
     chosen.output.mkdir(parents=True, exist_ok=True)
     pictures = chosen.output / f"episode_{chosen.episode:04d}.png"
-    contact_sheet(dataset, chosen.episode).save(pictures)
-    plot(dataset, chosen.episode, chosen.output / f"episode_{chosen.episode:04d}_motion.png")
-    sys.stdout.write(f"Pictures and plot are in {chosen.output}.\n")
+    if dataset.camera_names:
+        contact_sheet(dataset, chosen.episode).save(pictures)
+    motion = chosen.output / f"episode_{chosen.episode:04d}_motion.png"
+    plot(dataset, chosen.episode, motion)
+    sys.stdout.write(f"{pictures}\n{motion}\n" if dataset.camera_names else f"{motion}\n")
 
 
 if __name__ == "__main__":

@@ -37,11 +37,14 @@ def merge_videos(paths: Sequence[Path], output: Path, *, fps: float, every: int 
 
 def pictures_of(path: Path, *, size: tuple[int, int] | None = None, every: int = 1) -> Iterator[np.ndarray]:
     """Yields the pictures of a video, uint8 (height, width, 3) RGB, scaled to `size` (height, width) where given."""
-    with av.open(str(path)) as container:
-        for number, frame in enumerate(container.decode(video=0)):
-            if number % every == 0:
-                height, width = size or (frame.height, frame.width)
-                yield frame.to_ndarray(format="rgb24", width=width, height=height)
+    try:
+        with av.open(str(path)) as container:
+            for number, frame in enumerate(container.decode(video=0)):
+                if number % every == 0:
+                    height, width = size or (frame.height, frame.width)
+                    yield frame.to_ndarray(format="rgb24", width=width, height=height)
+    except (av.FFmpegError, IndexError) as exc:  # IndexError: a file without a video.
+        logger.warning("The rest of %s is left out: it is no video, or damaged (%s).", path, exc)
 
 
 def natural_order(path: Path) -> list[tuple[int, int, str]]:

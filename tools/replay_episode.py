@@ -11,13 +11,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from learner.replay.reader import ReplayDataset
 from robot_infra import envs, safety
 from robot_infra.interfaces import RobotEnv
 from serl_launcher.config.loader import load, run_main
-from serl_launcher.datasets.layout import dataset_path
 from serl_launcher.errors import SpecMismatch
-from tools.inspect_episodes import steps_of
+from tools.inspect_episodes import open_dataset, steps_of
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -59,7 +57,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the reset; for simulators that of the recording")
     parser.add_argument("overrides", nargs="*", help="of the configuration, e.g. task=dobot_pnp")
     chosen = parser.parse_args(sys.argv[1:])
-    dataset = ReplayDataset(dataset_path(chosen.dataset))
+    dataset = open_dataset(chosen.dataset)
     steps = steps_of(dataset, chosen.episode)
     with closing(envs.build(load(chosen.overrides).environment)) as env:
         if dataset.spec is not None and dataset.spec.action_names != env.spec.action_names:

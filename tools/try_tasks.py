@@ -57,9 +57,9 @@ def attempt(task: str, directory: Path, *, python: str, overrides: Sequence[str]
     began_s = time.monotonic()
     settings = [
         f"task={task}", f"output_dir={directory}", f"unique_identifier={task}", "algo=data_collection",
-        "algo.stop_after_episodes=3", "actor.num_episodes=3",
+        "algo.stop_after_episodes=1", "actor.num_episodes=1",
         f"environment.max_episode_length={STEPS}", "environment.realtime_factor=0",
-        "actor.policy=random", "actor.intervention.enabled=false", "actor.wait_for_policy_s=60",
+        "actor.policy=random", "actor.intervention.enabled=false", "actor.flush_s=120",
         f"transport.request_port={free_port()}", f"transport.broadcast_port={free_port()}", *overrides,
     ]  # fmt: skip
     learner = Process("learner", [sys.executable, "-m", "learner", *settings], directory / f"{task}-learner.log")

@@ -4,6 +4,7 @@ LIBERO downloads its meshes when it is first used, and asks a question on the te
 both once by hand (see robot_infra/README.md).
 """
 
+import importlib
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -108,19 +109,17 @@ def make(
     Raises:
         ConfigError: There is no such suite or task, or LIBERO's meshes are missing.
     """
-    from libero.libero import benchmark, get_libero_path
-    from libero.libero.envs import OffScreenRenderEnv
-
-    suites = benchmark.get_benchmark_dict()
+    libero = importlib.import_module("libero.libero")
+    suites = importlib.import_module("libero.libero.benchmark").get_benchmark_dict()
     if suite not in suites:
         raise ConfigError(f"environment.options.make.suite must be one of {sorted(suites)}, got {suite!r}.")
     tasks = suites[suite]()
     if not 0 <= task_number < tasks.n_tasks:
         raise ConfigError(f"{suite} has the tasks 0 to {tasks.n_tasks - 1}, got task_number={task_number}.")
     task = tasks.get_task(task_number)
-    description = Path(get_libero_path("bddl_files")) / task.problem_folder / task.bddl_file
+    description = Path(libero.get_libero_path("bddl_files")) / task.problem_folder / task.bddl_file
     try:
-        simulator = OffScreenRenderEnv(
+        simulator = importlib.import_module("libero.libero.envs").OffScreenRenderEnv(
             bddl_file_name=str(description), camera_heights=image_size, camera_widths=image_size
         )
     except FileNotFoundError as exc:
@@ -134,4 +133,4 @@ def make(
     )  # fmt: skip
 
 
-gymnasium.register("hiors/Libero-v0", entry_point=make)
+gymnasium.register("hiors/Libero-v0", entry_point=f"{__name__}:make")

@@ -41,6 +41,8 @@ class ActorConfig:
     num_episodes: int = 0
     """Finished episodes after which the actor ends, earlier starts of the same run included;
     0: until the learner says stop."""
+    num_lanes: int = 1
+    """Simulators that this actor plays on side by side, with one request for all their actions."""
     seed_offset: int = 0
     """Start states are drawn with seeds `seed_offset + episode number`."""
     max_change: list[float] = field(default_factory=list)
@@ -72,6 +74,8 @@ class ActorConfig:
             raise ConfigError(f"actor.max_requests must be 1 or more, got {self.max_requests}.")
         if self.execution_horizon < 1:
             raise ConfigError(f"actor.execution_horizon must be 1 or more, got {self.execution_horizon}.")
+        if self.num_lanes < 1:
+            raise ConfigError(f"actor.num_lanes must be 1 or more, got {self.num_lanes}.")
         if self.num_episodes < 0:
             raise ConfigError(f"actor.num_episodes must be 0 or more, got {self.num_episodes}.")
 
