@@ -174,20 +174,24 @@ class DobotArm:
         return start + min((now - began_s) / self._period_s, 1.0) * (goal - start)
 
     def _stream(self) -> None:
-        """Sends the wanted position at the servo rate; says nothing more to an arm with a fault."""
+        """Sends the wanted position at the servo rate."""
         period_s = 1 / self._config.servo_hz
         due_s = time.monotonic()
         while not self._stop.is_set():
             due_s = max(due_s + period_s, time.monotonic())
-            try:
-                self._send(period_s)
-            except CommandRefused as exc:
-                self._trip(FaultKind.ROBOT, f"{self.name} arm: {exc}")
-            except RobotError as exc:
-                self._trip(FaultKind.CONNECTION, f"{self.name} arm: {exc}")
-            except SafetyError:
-                pass  # Latched; the control loop meets it at its next tick.
+            self.send_point(period_s)
             self._stop.wait(max(due_s - time.monotonic(), 0.0))
+
+    def send_point(self, period_s: float) -> None:
+        """Sends where the arm is to be now, for one servo period; says nothing to an arm with a fault."""
+        try:
+            self._send(period_s)
+        except CommandRefused as exc:
+            self._trip(FaultKind.ROBOT, f"{self.name} arm: {exc}")
+        except RobotError as exc:
+            self._trip(FaultKind.CONNECTION, f"{self.name} arm: {exc}")
+        except SafetyError:
+            pass  # Latched; the control loop meets it at its next tick.
 
     def _send(self, period_s: float) -> None:
         now = time.monotonic()

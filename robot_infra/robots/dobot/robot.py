@@ -105,9 +105,13 @@ class DobotXTrainer:
         return np.concatenate([self._picture(name) for name in self._config.image_keys], axis=1)
 
     def clear_fault(self, *, by: str) -> None:
-        """Clears the alarms of both arms and the gate; `by` names the person who says so."""
+        """Clears the alarms of both arms and the gate; `by` names the person who says so.
+
+        The arms stopped where the fault caught them, not where they were commanded to: motion begins there.
+        """
         for arm in self.arms.values():
             arm.clear_fault(by=by)
+        self.gate.begin(self._state())
         self.gate.clear_fault(by=by)
 
     def close(self) -> None:

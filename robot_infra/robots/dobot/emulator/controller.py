@@ -46,6 +46,8 @@ class ArmPhysics:
     """Whether the emergency stop is pressed."""
     num_points: int = 0
     """ServoJ points that were executed."""
+    num_bad_points: int = 0
+    """ServoJ points outside of the joint limits, each of which raised an alarm."""
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def __post_init__(self) -> None:
@@ -67,7 +69,7 @@ class ArmPhysics:
             if not self.is_enabled or self.has_error:
                 return False
             if not np.isfinite(target).all() or (target < self.low - 1e-6).any() or (target > self.high + 1e-6).any():
-                self.has_error = True
+                self.has_error, self.num_bad_points = True, self.num_bad_points + 1
                 return False
             self.target, self.num_points = target, self.num_points + 1
             return True
@@ -86,18 +88,22 @@ class EmulatedController:
     """Serves one arm on two ports of this machine."""
 
     def __init__(self, physics: ArmPhysics, *, feedback_hz: float = 125.0) -> None:
-        """Listens on free ports, and begins to answer."""
+        """Listens on free ports, and begins to answer.
+
+        Args:
+            physics: The arm.
+            feedback_hz: Rate of the packets; 0: none are sent, and time passes where somebody lets the arm advance.
+        """
         self.physics, self.trouble = physics, Trouble()
-        self._period_s = 1 / feedback_hz
+        self._period_s = 1 / feedback_hz if feedback_hz else None
         self._stop = threading.Event()
         self._listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
         self._readers: list[socket.socket] = []
         self._connections: list[socket.socket] = []
-        for name, run in (
-            ("dashboard", self._accept_commands),
-            ("feedback", self._accept_readers),
-            ("time", self._run),
-        ):
+        threads = {"dashboard": self._accept_commands, "feedback": self._accept_readers}
+        if feedback_hz:
+            threads["time"] = self._run
+        for name, run in threads.items():
             threading.Thread(target=run, name=f"emulator-{name}", daemon=True).start()
 
     @property
@@ -196,9 +202,10 @@ class EmulatedController:
             self.physics.advance(now - last_s)
             last_s = now
             if not self.trouble.drop_feedback:
-                self._send(self._packet())
+                self._send(self.packet())
 
-    def _packet(self) -> bytes:
+    def packet(self) -> bytes:
+        """Returns what the feedback port would send now."""
         physics, trouble = self.physics, self.trouble
         if trouble.garbage_feedback:
             return np.random.default_rng(int(1e3 * time.monotonic())).bytes(997)

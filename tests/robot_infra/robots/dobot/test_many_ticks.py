@@ -1,68 +1,99 @@
-"""The gate in front of the emulated arm, without sockets: random wishes and faults, as fast as it goes."""
+"""Random wishes and faults against the driver and the emulated arms, as fast as they go.
+
+`stepped_cell` checks the limits of both arms after every servo period, whatever happens.
+"""
+
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
 
-from robot_infra.envs.sim_pnp import kinematics
-from robot_infra.envs.sim_pnp.world import home_joints
-from robot_infra.robots.dobot.emulator.controller import ArmPhysics
-from robot_infra.safety import FaultKind, Gate, limits_of
+from robot_infra.robots.dobot.robot import DobotXTrainer
 from serl_launcher.errors import SafetyError
-from serl_launcher.specs import RobotSpec
+from tests.robot_infra.robots.dobot.stepped_cell import HIGH, LOW, SteppedTime, stepped_robot
 
-NAMES = tuple(f"j{i}" for i in range(6))
-MAX_SPEED = 2.0
-SPEC = RobotSpec(
-    name="arm", cameras=(), state_names=NAMES, action_names=NAMES, action_low=tuple(kinematics.JOINT_LOW),
-    action_high=tuple(kinematics.JOINT_HIGH), control_hz=10.0, max_speed=(MAX_SPEED,), max_acceleration=(20.0,),
-    max_jerk=(400.0,),
-)  # fmt: skip
-POINTS_PER_TICK = 3
+FAULT_CHANCE = 0.004
+TROUBLES = ("drop_feedback", "garbage_feedback", "nan_feedback", "drop_commands")
+HOLD_TICKS = 5
+FAR_LOW, FAR_HIGH = np.tile([*1.5 * LOW, -0.5], 2), np.tile([*1.5 * HIGH, 1.5], 2)
 
 
-def play(num_ticks: int, *, seed: int) -> tuple[ArmPhysics, int]:
-    """Plays random ticks; checks limits after each point; returns the arm and how many faults there were."""
-    rng = np.random.default_rng(seed)
-    arm = ArmPhysics(joints=home_joints(0), low=kinematics.JOINT_LOW, high=kinematics.JOINT_HIGH, is_enabled=True)
-    gate, num_faults, wish = Gate(limits_of(SPEC, [])), 0, home_joints(0)
-    gate.begin(arm.joints)
-    for _ in range(num_ticks):
-        event = rng.random()
-        if event < 0.1:
-            wish = rng.uniform(1.5 * kinematics.JOINT_LOW, 1.5 * kinematics.JOINT_HIGH)
-        before = gate.last_command
+@dataclass
+class Tally:
+    num_ticks: int = 0
+    num_faults: dict[str, int] = field(default_factory=dict)
+    num_resets: int = 0
+
+
+def play(robot: DobotXTrainer, stepped: SteppedTime, num_ticks: int, *, seed: int) -> Tally:
+    rng, tally = np.random.default_rng(seed), Tally()
+    wish = robot.reset(seed=0).state
+    while tally.num_ticks < num_ticks:
+        if rng.random() < 0.1:
+            wish = rng.uniform(FAR_LOW, FAR_HIGH).astype(np.float32)
+        action = wish + rng.normal(0, 0.02, 14).astype(np.float32)
+        cause = cause_fault(rng, stepped, action) if rng.random() < FAULT_CHANCE else None
+        tally.num_ticks += 1
         try:
-            command = gate.admit(np.full(6, np.nan) if event > 0.998 else wish.astype(np.float32))
+            robot.step(action)
         except SafetyError:
-            command = gate.hold()
-        if 0.99 < event <= 0.991:
-            gate.trip(FaultKind.EMERGENCY_STOP, "pressed")
-        move(arm, before, command)
-        if gate.fault is not None and not gate.is_moving:
-            num_faults += 1
-            gate.clear_fault(by="the test")
-    return arm, num_faults
+            check_hold(robot, stepped)
+            tally.num_faults[cause or "later"] = tally.num_faults.get(cause or "later", 0) + 1
+            wish = recover(robot, stepped, rng, tally)
+    return tally
 
 
-def move(arm: ArmPhysics, before: np.ndarray, command: np.ndarray) -> None:
-    for point in range(1, POINTS_PER_TICK + 1):
-        last = arm.joints
-        assert arm.servo(before + point / POINTS_PER_TICK * (command.astype(np.float64) - before))
-        arm.advance(0.1 / POINTS_PER_TICK)
-        assert (arm.joints >= arm.low - 1e-6).all()
-        assert (arm.joints <= arm.high + 1e-6).all()
-        assert np.abs(arm.joints - last).max() <= 1.5 * MAX_SPEED * 0.1 / POINTS_PER_TICK
+def cause_fault(rng: np.random.Generator, stepped: SteppedTime, action: np.ndarray) -> str:
+    """Breaks something; writes into the action where that is the fault."""
+    controller = list(stepped.controllers.values())[rng.integers(2)]
+    cause = str(rng.choice([*TROUBLES, "stop", "nan_action"]))
+    if cause == "stop":
+        controller.press_emergency_stop()
+    elif cause == "nan_action":
+        action[rng.integers(14)] = rng.choice([np.nan, np.inf])
+    else:
+        setattr(controller.trouble, cause, True)
+    return cause
 
 
-def test_the_arm_keeps_its_limits_under_random_wishes_and_faults():
-    arm, num_faults = play(1500, seed=0)
-    assert not arm.has_error
-    assert num_faults > 0
+def check_hold(robot: DobotXTrainer, stepped: SteppedTime) -> None:
+    """A fault ends in hold: no command is taken, both arms come to rest and stay."""
+    for _ in range(HOLD_TICKS):
+        with pytest.raises(SafetyError):
+            robot.step(np.zeros(14, np.float32))
+        stepped.sleep(0.1)
+    resting = [each.physics.joints for each in stepped.controllers.values()]
+    stepped.sleep(0.2)
+    for before, each in zip(resting, stepped.controllers.values(), strict=True):
+        np.testing.assert_allclose(each.physics.joints, before, atol=1e-3)
+
+
+def recover(robot: DobotXTrainer, stepped: SteppedTime, rng: np.random.Generator, tally: Tally) -> np.ndarray:
+    """A person removes the cause and clears the fault; goes on from there, or by a reset. Returns where it stands."""
+    for controller in stepped.controllers.values():
+        controller.release_emergency_stop()
+        for trouble in TROUBLES:
+            setattr(controller.trouble, trouble, False)
+    stepped.sleep(0.2)
+    robot.clear_fault(by="Ada")
+    if rng.random() < 0.5:
+        tally.num_resets += 1
+        return robot.reset(seed=tally.num_resets).state
+    return np.concatenate([arm.position() for arm in robot.arms.values()])
+
+
+def test_the_arms_keep_their_limits_under_random_wishes_and_faults(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(f"{__name__}.FAULT_CHANCE", 0.05)
+    with stepped_robot(monkeypatch) as (robot, stepped):
+        tally = play(robot, stepped, 120, seed=0)
+    assert sum(tally.num_faults.values()) >= 3
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
-def test_the_arm_keeps_its_limits_in_a_hundred_thousand_ticks():
-    arm, num_faults = play(100_000, seed=1)
-    assert not arm.has_error
-    assert num_faults > 100
+@pytest.mark.timeout(7200)
+def test_the_arms_keep_their_limits_in_a_hundred_thousand_ticks(monkeypatch: pytest.MonkeyPatch):
+    with stepped_robot(monkeypatch) as (robot, stepped):
+        tally = play(robot, stepped, 100_000, seed=1)
+    assert set(tally.num_faults) >= {*TROUBLES, "stop", "nan_action"}
+    assert min(tally.num_faults[each] for each in (*TROUBLES, "stop", "nan_action")) >= 20
+    assert tally.num_resets >= 50
