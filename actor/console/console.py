@@ -83,6 +83,11 @@ class Console:
                 config.bind, self._server.port, self._server.port,
             )  # fmt: skip
 
+    @property
+    def port(self) -> int:
+        """Where the page is; 0 before it is open."""
+        return 0 if self._server is None else self._server.port
+
     def close(self) -> None:
         """Closes the page; may be called twice."""
         if self._server is not None:

@@ -1,4 +1,5 @@
 import threading
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -7,11 +8,12 @@ from robot_infra.robots.dobot.emulator.cameras import EmulatedCameras
 from serl_launcher.config.transport import TransportConfig
 from tests.actor.free_ports import free_ports
 from tests.actor.learner_process import serving
+from tools.bench_loop.__main__ import running
 from tools.bench_loop.loop import measure
 from tools.bench_loop.robot import CAMERAS, HEIGHT, WIDTH
 
 
-def test_the_loop_is_measured_with_three_cameras_while_a_learner_takes_every_step(tmp_path: Path):
+def test_the_loop_is_measured_with_three_cameras_while_a_learner_takes_every_step_and_somebody_watches(tmp_path: Path):
     cameras, stop = EmulatedCameras(), threading.Event()
     picture = np.zeros((HEIGHT, WIDTH, 3), np.uint8)
 
@@ -24,7 +26,7 @@ def test_the_loop_is_measured_with_three_cameras_while_a_learner_takes_every_ste
     with serving(tmp_path / "learner", (request, broadcast)) as learner:
         found = measure(
             20.0, seconds=1.0, camera_port=cameras.port, directory=tmp_path,
-            learner=TransportConfig(request_port=request, broadcast_port=broadcast),
+            learner=TransportConfig(request_port=request, broadcast_port=broadcast), watch=partial(running, "viewer"),
         )  # fmt: skip
         [episode] = learner.episodes()
     stop.set()
@@ -33,3 +35,4 @@ def test_the_loop_is_measured_with_three_cameras_while_a_learner_takes_every_ste
     assert found.num_delivered == 20 + 2
     assert 0 <= found.median_ms <= found.p99_ms <= found.worst_ms
     assert found.work_p99_ms > 0
+    assert found.num_pictures > 0

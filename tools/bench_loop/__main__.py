@@ -1,9 +1,9 @@
 """Jitter of the control loop: `python -m tools.bench_loop --hz 20 50` (`make bench-loop`).
 
-An actor's own rollout drives a fake robot with three network cameras, while a spool takes every step on the disk and a
-real learner in a process of its own takes them from there. Prints how late ticks end: median, 99 %, worst, and how many
-deadlines were missed; and how late a process wakes up that only sleeps, which is what the machine itself allows.
-`--compare` also measures without what `actor.steadiness` does.
+An actor's own rollout drives a fake robot with three network cameras, while a spool takes every step on the disk, a
+real learner in a process of its own takes them from there, and somebody watches on the operator console. Prints how
+late ticks end: median, 99 %, worst, and how many deadlines were missed; and how late a process wakes up that only
+sleeps, which is what the machine itself allows. `--compare` also measures without what `actor.steadiness` does.
 """
 
 import argparse
@@ -14,6 +14,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,7 @@ def measure_rate(hz: float, *, seconds: float, is_steady: bool = True) -> Measur
         with learner, running("floor", f"{hz}") as sleeper:
             jitter = measure(
                 hz, seconds=seconds, camera_port=camera_port, learner=network, directory=directory / "actor",
-                is_steady=is_steady,
+                watch=partial(running, "viewer"), is_steady=is_steady,
             )  # fmt: skip
             floor_ms = json.loads(sleeper.communicate()[0])
     return Measured(jitter=jitter, floor_p99_ms=float(np.percentile(floor_ms, 99)), is_steady=is_steady)
@@ -70,7 +71,8 @@ def describe(found: Measured) -> str:
         f"{jitter.hz:g} Hz, {jitter.num_ticks} ticks, 3 cameras{'' if found.is_steady else ', as Python is'}: late "
         f"{jitter.median_ms:.2f} ms (median), {jitter.p99_ms:.2f} ms (99 %), {jitter.worst_ms:.2f} ms (worst); a "
         f"sleeping process beside it {found.floor_p99_ms:.2f} ms (99 %); {jitter.num_late} missed; work of a tick "
-        f"{jitter.work_p99_ms:.1f} ms (99 %); {jitter.num_delivered} events delivered."
+        f"{jitter.work_p99_ms:.1f} ms (99 %); {jitter.num_delivered} events delivered, "
+        f"{jitter.num_pictures} pictures on the console."
     )
 
 
