@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 import msgspec
 import torch
@@ -53,6 +54,7 @@ def build_trainer(config: RunConfig) -> Trainer:
     score = score_of(config.training.keep_best, run.root)
     checkpoints = Checkpoints(run.checkpoints, keep=config.training.keep_checkpoints, score=score)
     newest = checkpoints.newest()
+    _check_same(ranks, newest)
     recipe = recipe_of(config)
     policy = recipe.start(config, [*demonstrations, replay]) if newest is None else recipe.load(policy_of(newest))
     algorithm = build_algorithm(config, policy, accelerator, seed=config.seed, part=(ranks.number, ranks.count))
@@ -72,6 +74,16 @@ def build_trainer(config: RunConfig) -> Trainer:
         config, algorithm, feed=feed, ranks=ranks, outputs=outputs, progress=progress,
         go_back=partial(_go_back, checkpoints, algorithm),
     )  # fmt: skip
+
+
+def _check_same(ranks: Ranks, newest: Path | None) -> None:
+    """Raises CheckpointError where the ranks would begin at different updates: their disks may differ."""
+    lowest, highest = ranks.lowest_and_highest(-1 if newest is None else int(newest.name))
+    if lowest != highest:
+        raise CheckpointError(
+            f"Expected the same checkpoint on every machine, found updates {lowest} to {highest} (-1: none). Put "
+            "output_dir on a disk that all of them see, or copy the directory `checkpoints` from the first one."
+        )
 
 
 def _mixture(

@@ -50,6 +50,14 @@ class Ranks:
         dist.broadcast(shared, src=0)
         return Verdict(int(shared.item()))
 
+    def lowest_and_highest(self, number: int) -> tuple[int, int]:
+        """Returns the extremes of what the ranks say; every rank calls it."""
+        if self.count == 1:
+            return number, number
+        extremes = torch.tensor([-number, number], device=self._device)
+        dist.all_reduce(extremes, op=dist.ReduceOp.MAX)
+        return -int(extremes[0]), int(extremes[1])
+
 
 def world_size() -> int:
     """Returns how many processes train together, over all machines."""

@@ -1,6 +1,8 @@
 """Real ranks: processes that meet through gloo, as on GPUs through NCCL."""
 
 import os
+import shutil
+import socket
 import subprocess
 import sys
 import threading
@@ -110,3 +112,42 @@ def test_zero_2_continues_what_one_process_began_and_the_other_way_round(sft, to
 def test_the_variables_of_torchrun_are_honoured(sft, tokenizer_path):
     alone = train_alone(sft)
     assert_close(train_in_ranks(sft, tokenizer_path, "torchrun", start=TORCHRUN), alone)
+
+
+def nodes(run, tokenizer_path, name, directories):
+    """Starts two torchruns as on two machines, each with its own copy of the data; returns them."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    started = []
+    for number, (demonstrations, output) in enumerate(directories):
+        torchrun = [
+            "torch.distributed.run", "--nnodes", "2", "--node-rank", str(number), "--nproc-per-node", "1",
+            "--master-addr", "127.0.0.1", "--master-port", str(port), "-m", "learner.trainer",
+        ]  # fmt: skip
+        more = [f"dataset.repo_id=[{demonstrations}]", f"output_dir={output}"]
+        command = [sys.executable, "-m", *torchrun, *overrides(run, tokenizer_path, name, *more)]
+        started.append(
+            subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True)
+        )
+    return started
+
+
+def test_two_machines_with_copies_of_the_data_equal_one(sft, tokenizer_path, tmp_path):
+    alone = train_alone(sft)
+    copy = shutil.copytree(sft.demonstrations, tmp_path / "copied_demonstrations")
+    here = (sft.demonstrations, sft.config.output_dir)
+    for process in nodes(sft, tokenizer_path, "nodes", [here, (copy, tmp_path / "other_machine")]):
+        _, errors = process.communicate(timeout=1500)
+        assert process.returncode == 0, errors
+    assert_close(newest(sft, "nodes"), alone)
+
+
+def test_a_machine_that_lacks_the_checkpoint_is_refused(sft, tokenizer_path, tmp_path):
+    sft.config.unique_identifier, sft.config.algo.max_updates = "halves", 3
+    train_alone(sft)
+    here = (sft.demonstrations, sft.config.output_dir)
+    for process in nodes(sft, tokenizer_path, "halves", [here, (sft.demonstrations, tmp_path / "other_machine")]):
+        _, errors = process.communicate(timeout=1500)
+        assert process.returncode != 0
+        assert "same checkpoint" in errors
