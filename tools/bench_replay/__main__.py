@@ -58,11 +58,12 @@ def _run(parts: list[str], scale: Scale, folder: Path, spools: Path) -> tuple[li
     """Returns the figures of the chosen parts, and the video decoder that LeRobot used."""
     import torch
 
+    from tools.bench_disk import sync_results
     from tools.bench_replay import ingest, sampling, sizes
 
     torch.set_num_threads(1)
     backend = sampling.best_video_backend()
-    results = []
+    results = sync_results(folder)
     if {"record", "sample", "batches"} & set(parts):
         recorded = _recorded(
             scale, folder, ("image", "video", "streaming") if "record" in parts else ("image", "video")

@@ -21,6 +21,7 @@ import numpy as np
 
 from serl_launcher.events import encode_observation
 from tools import keys
+from tools.bench_disk import sync_results
 from tools.bench_results import Result, table_of, write_results
 from tools.bench_transport.chart import draw_scaling
 from tools.bench_transport.others import measure_peer
@@ -94,7 +95,7 @@ def _prepare(folder: Path, spools: Path, chosen: argparse.Namespace) -> Place:
 
 def _run(place: Place, chosen: argparse.Namespace) -> tuple[list[Result], list[Throughput]]:
     found: list[Throughput] = []
-    results = [_encoding_cost(place)]
+    results = [_encoding_cost(place), *sync_results(place.folder)]
     for num_actors in chosen.actors:
         ours = _ours(place, num_actors) if "ours" in chosen.only else {}
         peers = _peers(place, num_actors) if "peers" in chosen.only else []
