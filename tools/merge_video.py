@@ -14,6 +14,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from av.error import FFmpegError
 
 from actor.video import VideoFile
 from serl_launcher.config.loader import run_main
@@ -43,7 +44,7 @@ def pictures_of(path: Path, *, size: tuple[int, int] | None = None, every: int =
                 if number % every == 0:
                     height, width = size or (frame.height, frame.width)
                     yield frame.to_ndarray(format="rgb24", width=width, height=height)
-    except (av.FFmpegError, IndexError) as exc:  # IndexError: a file without a video.
+    except (FFmpegError, IndexError) as exc:  # IndexError: a file without a video.
         logger.warning("The rest of %s is left out: it is no video, or damaged (%s).", path, exc)
 
 

@@ -14,6 +14,7 @@ from msgspec import Meta
 from serl_launcher.errors import ProtocolError
 from serl_launcher.images import decode_image
 from serl_launcher.specs import RobotSpec
+from serl_launcher.transport.messages import Frame
 from serl_launcher.types import Observation
 
 VERSION = 1
@@ -106,7 +107,7 @@ def encode(message: Question | Answer) -> bytes:
     return _encoder.encode(message)
 
 
-def decode_question(frame: bytes) -> Question:
+def decode_question(frame: Frame) -> Question:
     """Returns the question in a frame; raises ProtocolError where it is none."""
     return _decoded(_questions, frame)
 

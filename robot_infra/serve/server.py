@@ -18,6 +18,7 @@ from robot_infra.serve.messages import Beat, Done, Failed, Hello, Question, Rese
 from serl_launcher.config.transport import TransportConfig
 from serl_launcher.errors import HiorsError, ProtocolError, SafetyError
 from serl_launcher.transport.keys import AllowList, read_learner_keys
+from serl_launcher.transport.messages import Frames
 from serl_launcher.transport.sockets import LearnerSockets, Waker
 
 logger = logging.getLogger(__name__)
@@ -92,7 +93,7 @@ class RobotServer:
     def _is_silent(self) -> bool:
         return safety.is_silent(last_command_s=self._heard_s, now_s=time.monotonic(), period_s=self._period_s)
 
-    def _answer(self, connection: bytes, frames: list[bytes]) -> None:
+    def _answer(self, connection: bytes, frames: Frames) -> None:
         try:
             question = messages.decode_question(frames[0] if len(frames) == 1 else b"")
         except ProtocolError as exc:

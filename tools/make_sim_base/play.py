@@ -102,7 +102,7 @@ def _record(first_seed: int, count: int) -> list[Play]:
         is_over, success = False, False
         while not is_over:
             action = person.command(observation, None)
-            assert action is not None, "This person drives every tick."
+            assert isinstance(action, np.ndarray), "This person drives every tick."
             images.append([encode_image(observation.images[camera.name], camera) for camera in env.spec.cameras])
             states.append(observation.state)
             actions.append(action)
