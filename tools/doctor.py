@@ -24,7 +24,7 @@ from serl_launcher.transport.keys import read_actor_keys, read_learner_keys
 MIN_FREE_BYTES = 10 * 1024**3
 CONNECT_S = 2.0
 PICTURES_S = 5.0
-NEEDED = ("gymnasium", "hydra-core", "lmdb", "msgspec", "numpy", "pillow", "pyzmq", "simplejpeg")
+NEEDED = ("gymnasium", "hydra-core", "lmdb", "msgspec", "numpy", "pillow", "pyzmq", "simplejpeg", "websockets")
 OPTIONAL = {
     "torch": "learner, actor.policy=local and actor.mode=eval",
     "lerobot": "the learner, and robots of LeRobot",
@@ -76,7 +76,9 @@ def check_clock(config: RunConfig) -> Iterator[Finding]:
     """Yields whether this machine's clock is kept right, and whether it sleeps well enough for the robot's rate."""
     synced = Path("/run/systemd/timesync/synchronized").exists() or Path("/var/run/chrony").exists()
     says = (
-        "kept by the network" if synced else "not seen to be synchronised; labels of two machines may be out of order"
+        "kept by the network"
+        if synced
+        else "not seen to be synchronised (sudo timedatectl set-ntp true); labels of two machines may be out of order"
     )
     yield Finding(what="clock", is_well=True, says=says)
     late_s = max(_oversleep(0.01) for _ in range(50))
@@ -136,15 +138,47 @@ def check_gpu(config: RunConfig) -> Iterator[Finding]:
 def check_devices(config: RunConfig) -> Iterator[Finding]:
     """Yields the device files that the configuration names."""
     devices = config.actor.devices
-    paths = [path for path in (devices.keyboard, devices.path) if path]
-    options = config.environment.options
-    for part in (*(options.get(side) for side in ("left", "right")), *(options.get("leaders") or {}).values()):
-        settings = part.get("gripper") or part if isinstance(part, dict) else {}
-        paths += [settings["port"]] if isinstance(settings.get("port"), str) else []
-    for path in paths:
-        is_well = os.access(path, os.R_OK)
-        advice = "there" if is_well else "missing or not readable: plug it in, join the groups `dialout` and `input`"
-        yield Finding(what=path, is_well=is_well, says=advice)
+    if devices.keyboard:
+        try:
+            os.close(os.open(devices.keyboard, os.O_RDONLY | os.O_NOCTTY))
+            yield Finding(what=devices.keyboard, is_well=True, says="there, for keys")
+        except OSError as exc:
+            says = f"no keys: {exc.strerror}; start the actor in a terminal or tmux, or set actor.devices.keyboard=''"
+            yield Finding(what=devices.keyboard, is_well=False, says=says)
+    paths = [devices.path] if devices.path else []
+    for path in (*paths, *device_files(config.environment.options)):
+        is_well = os.access(path, os.R_OK | os.W_OK)
+        advice = "missing: plug it in; `ls /dev/serial/by-id /dev/video*` shows what is there"
+        if Path(path).exists():
+            advice = "not ours to use: sudo usermod -aG dialout,video,input $USER, then log in again"
+        yield Finding(what=path, is_well=is_well, says="there" if is_well else advice)
+
+
+def device_files(options: object) -> Iterator[str]:
+    """Yields every device file in the options of a robot: ports, and OpenCV's cameras by number."""
+    if isinstance(options, dict):
+        number = options.get("index_or_path")
+        if options.get("type") == "opencv" and isinstance(number, int):
+            yield f"/dev/video{number}"
+        for value in options.values():
+            yield from device_files(value)
+    elif isinstance(options, str) and options.startswith("/dev/"):
+        yield options
+
+
+def check_console(config: RunConfig) -> Iterator[Finding]:
+    """Yields whether the operator console can be served."""
+    console = config.actor.console
+    if not console.enabled or console.port == 0:
+        return
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((console.bind, console.port))
+            yield Finding(what=f"console {console.bind}:{console.port}", is_well=True, says="free")
+        except OSError as exc:
+            says = f"{exc.strerror}; another actor may have it: set actor.console.port"
+            yield Finding(what=f"console {console.bind}:{console.port}", is_well=False, says=says)
 
 
 def check_cameras(config: RunConfig) -> Iterator[Finding]:
@@ -167,6 +201,7 @@ def check_cameras(config: RunConfig) -> Iterator[Finding]:
 
 CHECKS = (
     check_versions, check_ports, check_clock, check_disk, check_keys, check_gpu, check_devices, check_cameras,
+    check_console,
 )  # fmt: skip
 
 

@@ -54,10 +54,7 @@ def test_an_actor_without_torch_display_or_devices_works_and_says_what_is_missin
 )
 def test_what_needs_a_missing_package_ends_with_one_line(setting: str, what: str):
     config = load([setting])
-    found = [ability for ability in abilities() if ability.what == what]
-    lacking = [
-        type(ability)(what=what, is_there=False, serves=ability.serves, advice=ability.advice) for ability in found
-    ]
+    lacking = [replace(ability, is_there=False) for ability in abilities() if ability.what == what]
     with pytest.raises(ConfigError, match=rf"{setting} needs {what}.*pip install"):
         tell(config, lambda: lacking)
 

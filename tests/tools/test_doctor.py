@@ -5,13 +5,15 @@ from pathlib import Path
 import pytest
 
 from serl_launcher.config.actor import ActorConfig
-from serl_launcher.config.beside import DevicesConfig
+from serl_launcher.config.beside import ConsoleConfig, DevicesConfig
+from serl_launcher.config.loader import load
 from serl_launcher.config.root import RunConfig
 from serl_launcher.config.transport import TransportConfig
 from tests.actor.free_ports import free_ports
 from tools.doctor import (
     check_cameras,
     check_clock,
+    check_console,
     check_devices,
     check_disk,
     check_keys,
@@ -65,6 +67,23 @@ def test_a_device_that_is_not_plugged_in_is_wrong(tmp_path: Path):
     devices = DevicesConfig(keyboard="/dev/null", hand="gamepad", path="/dev/input/js99")
     first, second = check_devices(config(tmp_path, actor=ActorConfig(devices=devices)))
     assert (first.is_well, second.is_well) == (True, False)
+
+
+def test_the_ports_and_cameras_of_a_lerobot_robot_are_devices_too():
+    found = {finding.what for finding in check_devices(load(["task=so101"]))}
+    assert {"/dev/ttyACM0", "/dev/ttyACM1", "/dev/video0"} <= found
+    dobot = {finding.what for finding in check_devices(load(["task=dobot_pnp"]))}
+    assert {"/dev/ttyUSB0", "/dev/ttyUSB1", "/dev/ttyUSB2", "/dev/ttyUSB3"} <= dobot
+
+
+def test_a_taken_port_of_the_console_is_wrong(tmp_path: Path):
+    [port] = free_ports(1)
+    actor = ActorConfig(console=ConsoleConfig(enabled=True, port=port))
+    assert [finding.is_well for finding in check_console(config(tmp_path, actor=actor))] == [True]
+    with socket.create_server(("127.0.0.1", port)):
+        [taken] = check_console(config(tmp_path, actor=actor))
+    assert not taken.is_well
+    assert "actor.console.port" in taken.says
 
 
 def test_a_simulator_has_no_cameras_to_look_at(tmp_path: Path):

@@ -9,7 +9,7 @@ from serl_launcher.datasets.writer import DatasetWriter
 from serl_launcher.errors import ConfigError
 from serl_launcher.types import Outcome, Source
 from tests.recorded_episodes import make_episode, robot
-from tools.inspect_episodes import contact_sheet, plot, steps_of, table
+from tools.inspect_episodes import contact_sheet, open_dataset, plot, steps_of, table
 
 
 @pytest.fixture
@@ -46,3 +46,14 @@ def test_an_episode_that_is_not_there_is_refused(dataset: ReplayDataset):
     assert list(steps_of(dataset, 1)) == [6, 7, 8, 9]
     with pytest.raises(ConfigError, match="from 0 to 1, got 2"):
         steps_of(dataset, 2)
+
+
+def test_a_run_is_as_good_as_its_dataset_and_a_wrong_name_is_said(tmp_path: Path):
+    spec = robot()
+    DatasetWriter(tmp_path / "run" / "replay_buffer", spec).append(make_episode(spec, 0, 3))
+    assert open_dataset(str(tmp_path / "run")).num_episodes == 1
+    with pytest.raises(ConfigError, match="there is nothing"):
+        open_dataset(str(tmp_path / "rum"))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ConfigError, match="no episode yet"):
+        open_dataset(str(tmp_path / "empty"))

@@ -57,3 +57,11 @@ def test_the_output_is_no_input_of_itself(tmp_path: Path):
 def test_an_empty_folder_is_refused(tmp_path: Path):
     with pytest.raises(ConfigError, match=r"Expected \*.mp4 files"):
         videos_in(tmp_path, extension="mp4", output=tmp_path / "all.mp4")
+
+
+def test_a_damaged_video_is_left_out_and_named(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    good = make_video(tmp_path / "a.mp4", brightness=9)
+    damaged = tmp_path / "b.mp4"
+    damaged.write_bytes(good.read_bytes()[:100])
+    assert merge_videos([damaged, good], tmp_path / "all.mp4", fps=30) == 3
+    assert "b.mp4" in caplog.text

@@ -7,7 +7,7 @@ pytest.importorskip("rerun")
 from learner.replay.reader import ReplayDataset
 from serl_launcher.datasets.writer import DatasetWriter
 from tests.recorded_episodes import make_episode, robot
-from tools.viz import log_episode
+from tools.viz import follow, log_episode
 
 
 def test_an_episode_becomes_a_recording_for_the_viewer(tmp_path: Path):
@@ -20,3 +20,25 @@ def test_an_episode_becomes_a_recording_for_the_viewer(tmp_path: Path):
     assert log_episode(ReplayDataset(root), 0, recording) == 5
     recording.flush()
     assert (tmp_path / "episode.rrd").stat().st_size > 1000
+
+
+def test_following_shows_what_is_recorded_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import rerun as rr
+
+    spec, root = robot(), tmp_path / "dataset"
+    writer = DatasetWriter(root, spec)
+    writer.append(make_episode(spec, 0, 5))
+    shown = []
+
+    def log(dataset: ReplayDataset, episode: int, recording: rr.RecordingStream, *, below: str) -> int:
+        shown.append((episode, below))
+        if episode == 1:
+            raise KeyboardInterrupt
+        writer.append(make_episode(spec, 1, 4))
+        return 5
+
+    monkeypatch.setattr("tools.viz.log_episode", log)
+    monkeypatch.setattr("tools.viz.FOLLOW_S", 0.01)
+    with pytest.raises(KeyboardInterrupt):
+        follow(ReplayDataset(root), 0, rr.RecordingStream("test"))
+    assert shown == [(0, "episode_0000/"), (1, "episode_0001/")]
