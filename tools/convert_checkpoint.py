@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 import torch
 
+from learner.serve.robots import policy_spec
 from serl_launcher.errors import CheckpointError, HiorsError
 from serl_launcher.policies.formats import (
     WRITERS,
@@ -25,6 +26,7 @@ from serl_launcher.policies.formats import (
 )
 from serl_launcher.policies.normalization import read_norm_stats
 from serl_launcher.specs import RobotSpec
+from serl_launcher.transforms import robot_names
 
 logger = logging.getLogger(__name__)
 
@@ -60,7 +62,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--to", dest="target", type=Path, required=True, help="new directory")
     parser.add_argument("--format", choices=sorted(WRITERS), required=True, help="layout to write")
     parser.add_argument("--dtype", choices=sorted(DTYPES), help="of the written weights; default: as they are")
-    parser.add_argument("--robot", type=Path, help="spec.json of the robot, where the source names none")
+    parser.add_argument(
+        "--robot", help=f"spec.json of the robot, where the source names none, or one of {', '.join(robot_names())}"
+    )
     parser.add_argument("--norm-stats", type=Path, help="norm_stats.json to use instead of the source's")
     parser.add_argument("--tokenizer", type=Path, help="SentencePiece model, where the source has none")
     parser.add_argument("--horizon", type=int, help="actions in one chunk, where the source does not say (50)")
@@ -79,7 +83,7 @@ def _changed(stored: StoredPolicy, changes: argparse.Namespace) -> StoredPolicy:
         dtype = DTYPES[changes.dtype]
         stored.weights = {name: tensor.to(dtype) for name, tensor in stored.weights.items()}
     if changes.robot is not None:
-        stored.spec = msgspec.json.decode(_content(changes.robot), type=RobotSpec)
+        stored.spec = _robot(changes.robot)
     if changes.norm_stats is not None:
         stored.norm_stats = read_norm_stats(changes.norm_stats)
     if changes.tokenizer is not None:
@@ -87,6 +91,13 @@ def _changed(stored: StoredPolicy, changes: argparse.Namespace) -> StoredPolicy:
     if changes.horizon is not None:
         stored.config = dataclasses.replace(stored.config, horizon=changes.horizon)
     return stored
+
+
+def _robot(name: str) -> RobotSpec:
+    """Returns the robot of a file, or what a published policy for a known robot takes."""
+    if name in robot_names():
+        return policy_spec(name)
+    return msgspec.json.decode(_content(Path(name)), type=RobotSpec)
 
 
 def _content(path: Path) -> bytes:

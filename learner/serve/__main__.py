@@ -1,12 +1,13 @@
 """`python -m learner.serve policy:checkpoint --policy.dir=DIR`: any robot with openpi-client can use the policy."""
 
+import argparse
 import logging
 import sys
 import time
 from pathlib import Path
 
 from learner.lifetime import answer_quickly, stop_on_signals
-from learner.serve.arguments import api_key_of, parse, policy_directory, robot_of
+from learner.serve.arguments import api_key_of, parse, policy_directory, predicts_deltas, robot_of
 from learner.serve.endpoint import Endpoint, EndpointConfig, EndpointThread
 from learner.serve.recording import Recording
 from learner.serve.robots import ServedRobot, served_robot
@@ -75,7 +76,10 @@ def main() -> int:
     inference = InferenceService(server)
     source = PolicySource(policy_directory(arguments.directory), server, inference)
     assert source.policy is not None
-    robot = served_robot(source.policy.spec, robot_of(arguments), default_prompt=arguments.default_prompt)
+    robot = served_robot(
+        source.policy.spec, robot_of(arguments), default_prompt=arguments.default_prompt,
+        delta_actions=_must_undo_deltas(source.policy, arguments),
+    )  # fmt: skip
     endpoint = _endpoint(endpoint_config, inference, robot, arguments.record)
     metrics = serve_metrics(arguments.prometheus_port, inference=inference) if arguments.prometheus_port else None
     parts = [part for part in (inference, source.watcher) if part is not None]
@@ -95,6 +99,11 @@ def main() -> int:
         if metrics is not None:
             metrics.stop()
     return 0
+
+
+def _must_undo_deltas(policy: Policy, arguments: argparse.Namespace) -> bool:
+    """Returns whether the robot's transforms make actions absolute; a policy with `delta_actions` has done so."""
+    return predicts_deltas(arguments) and not getattr(getattr(policy, "config", None), "delta_actions", False)
 
 
 def _endpoint(config: EndpointConfig, inference: InferenceService, robot: ServedRobot, record: Path | None) -> Endpoint:

@@ -27,6 +27,10 @@ def parse(argv: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--policy.config", dest="config", help="openpi's name of a configuration; chooses the robot")
     parser.add_argument("--policy.robot", dest="robot", choices=[NATIVE, *robot_names()], help="default: native")
+    parser.add_argument(
+        "--policy.delta-actions", dest="delta_actions", action=argparse.BooleanOptionalAction,
+        help="the policy's joints are relative to the state; default: as openpi's configuration of that name",
+    )  # fmt: skip
     parser.add_argument("--env", type=str.upper, choices=["ALOHA", "ALOHA_SIM", "DROID", "LIBERO"], help="as openpi's")
     parser.add_argument("--default_prompt", "--default-prompt", help="for observations without a prompt")
     parser.add_argument("--host", help="default: every address with an API key, else loopback")
@@ -76,6 +80,20 @@ def robot_of(arguments: argparse.Namespace) -> str:
             )
         return named[0]
     return NATIVE if arguments.env is None else arguments.env.lower().removesuffix("_sim")
+
+
+def predicts_deltas(arguments: argparse.Namespace) -> bool:
+    """Returns whether the policy's joints are relative to the state: as told, or as openpi's configurations have it.
+
+    There, ALOHA's policies but the simulator's, LIBERO's of pi0 and pi0-FAST, DROID's of joint positions and UR5's do.
+    """
+    if arguments.delta_actions is not None:
+        return arguments.delta_actions
+    name = (arguments.config or "").lower()
+    return any(
+        part in name and not any(other in name for other in but)
+        for part, but in (("aloha", ("sim",)), ("libero", ("pi05",)), ("droid_jointpos", ()), ("ur5", ()))
+    )
 
 
 def policy_directory(path: Path) -> Path:

@@ -15,13 +15,14 @@ import numpy as np
 
 from learner.server.lanes import Lanes
 from serl_launcher.errors import ConfigError, ProtocolError
-from serl_launcher.specs import RobotSpec
+from serl_launcher.specs import CameraSpec, RobotSpec
 from serl_launcher.transforms import Pipeline, robot_transforms
 from serl_launcher.transforms.images import resize_with_pad, to_uint8_hwc
 from serl_launcher.transforms.slots import ModelType
 from serl_launcher.transforms.structure import flatten, text_of
 
 NATIVE = "native"
+_WIDE = 100.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -82,8 +83,9 @@ class ServedRobot:
 
 
 def served_robot(
-    spec: RobotSpec, robot: str = NATIVE, *, model_type: ModelType = "pi0", default_prompt: str | None = None
-) -> ServedRobot:
+    spec: RobotSpec, robot: str = NATIVE, *, model_type: ModelType = "pi0", default_prompt: str | None = None,
+    delta_actions: bool = False,
+) -> ServedRobot:  # fmt: skip
     """Returns how a robot is served by a policy of that spec.
 
     Args:
@@ -91,17 +93,20 @@ def served_robot(
         robot: `native`, or a robot of `serl_launcher.transforms`.
         model_type: Which image slots the policy has.
         default_prompt: For observations without one.
+        delta_actions: Whether the policy's joints are relative to the state, and nothing else undoes that.
 
     Raises:
         ConfigError: There is no such robot, or the policy was not made for it.
     """
     if robot == NATIVE:
+        if delta_actions:
+            raise ConfigError("--policy.delta-actions needs --policy.robot: it says which actions are relative.")
         return ServedRobot(
             spec=spec, pipeline=Pipeline(), is_native=True, metadata=_metadata(spec),
             default_prompt=default_prompt or "",
         )  # fmt: skip
     known = robot_transforms(robot)
-    pipeline = Pipeline(robot=known.group(model_type), default_prompt=default_prompt)
+    pipeline = Pipeline(robot=known.group(model_type, delta_actions=delta_actions), default_prompt=default_prompt)
     slots = tuple(pipeline.from_robot(known.example())["image"])
     if set(slots) != set(spec.camera_names) or spec.state_dim != known.state_dim:
         raise ConfigError(
@@ -111,6 +116,26 @@ def served_robot(
     return ServedRobot(
         spec=spec, pipeline=pipeline, is_native=False, metadata={**_metadata(spec), **known.metadata},
         default_prompt=default_prompt or "",
+    )  # fmt: skip
+
+
+def policy_spec(robot: str, *, image_size: int = 224) -> RobotSpec:
+    """Returns the spec of a published policy for a known robot: its image slots, and as many dimensions.
+
+    What the published policies call grippers is named so. Bounds are wide: the robot's own limits count.
+    """
+    known = robot_transforms(robot)
+    slots = Pipeline(robot=known.group("pi0")).from_robot(known.example())["image"]
+    relative = np.ones(known.action_dim, bool) if known.delta_mask is None else known.delta_mask
+    actions = tuple(
+        f"a{number}" if number >= len(relative) or relative[number] else f"a{number}_gripper"
+        for number in range(known.action_dim)
+    )
+    cameras = tuple(CameraSpec(name=slot, height=image_size, width=image_size) for slot in slots)
+    return RobotSpec(
+        name=robot, cameras=cameras, state_names=tuple(f"s{number}" for number in range(known.state_dim)),
+        action_names=actions, action_low=(-_WIDE,) * known.action_dim, action_high=(_WIDE,) * known.action_dim,
+        control_hz=known.control_hz,
     )  # fmt: skip
 
 

@@ -24,6 +24,8 @@ class RobotTransforms:
     """Makes an observation as the robot sends it."""
     state_dim: int
     action_dim: int
+    control_hz: float
+    """At which the published policies were recorded."""
     delta_mask: np.ndarray | None = None
     """Which actions the published policies predict relative to the state; None: none."""
     metadata: dict[str, Any] = field(default_factory=dict)
@@ -45,6 +47,7 @@ _ROBOTS: dict[str, RobotTransforms] = {
         example=aloha.example,
         state_dim=aloha.STATE_DIM,
         action_dim=aloha.ACTION_DIM,
+        control_hz=50.0,
         delta_mask=make_bool_mask(6, -1, 6, -1),
         metadata=aloha.METADATA,
     ),
@@ -53,6 +56,7 @@ _ROBOTS: dict[str, RobotTransforms] = {
         example=droid.example,
         state_dim=droid.STATE_DIM,
         action_dim=droid.ACTION_DIM,
+        control_hz=15.0,
         delta_mask=make_bool_mask(7, -1),
     ),
     "libero": RobotTransforms(
@@ -60,6 +64,7 @@ _ROBOTS: dict[str, RobotTransforms] = {
         example=libero.example,
         state_dim=libero.STATE_DIM,
         action_dim=libero.ACTION_DIM,
+        control_hz=20.0,
         delta_mask=make_bool_mask(6, -1),
     ),
     "ur5": RobotTransforms(
@@ -67,6 +72,7 @@ _ROBOTS: dict[str, RobotTransforms] = {
         example=ur5.example,
         state_dim=ur5.STATE_DIM,
         action_dim=ur5.ACTION_DIM,
+        control_hz=20.0,
         delta_mask=make_bool_mask(6, -1),
     ),
     "yam": RobotTransforms(
@@ -74,12 +80,14 @@ _ROBOTS: dict[str, RobotTransforms] = {
         example=yam.example,
         state_dim=yam.STATE_DIM,
         action_dim=yam.ACTION_DIM,
+        control_hz=30.0,
     ),
     "lbm": RobotTransforms(
         build=lambda _model: Group(inputs=(lbm.LbmInputs(),), outputs=(lbm.LbmOutputs(),)),
         example=lbm.example,
         state_dim=lbm.STATE_DIM,
         action_dim=lbm.ACTION_DIM,
+        control_hz=10.0,
     ),
 }
 

@@ -8,12 +8,12 @@ import pytest
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.sync.client import connect
 
+from learner.serve.arguments import parse, predicts_deltas
 from learner.serve.endpoint import EndpointConfig
 from learner.serve.packing import pack, unpack
 from learner.serve.recording import Recording, read_record
-from learner.serve.robots import served_robot
+from learner.serve.robots import policy_spec, served_robot
 from serl_launcher.errors import ConfigError
-from serl_launcher.specs import CameraSpec, RobotSpec
 from serl_launcher.transforms import robot_transforms
 from tests.learner.serve.serving import OBSERVATION, SPEC, Repeats, serving
 
@@ -179,18 +179,6 @@ def test_what_is_recorded_can_be_read_without_pickle(tmp_path):
     assert Recording(tmp_path).take_number() == 2
 
 
-def slots_spec(robot, *, state_dim=None):
-    known = robot_transforms(robot)
-    slots = robot_transforms(robot).group("pi0").inputs[0](known.example())["image"]
-    width = state_dim or known.state_dim
-    names = tuple(f"d{number}" for number in range(32))
-    return RobotSpec(
-        name=robot, cameras=tuple(CameraSpec(name=slot, height=32, width=32, encoding="raw") for slot in slots),
-        state_names=names[:width], action_names=names, action_low=(-9.0,) * 32, action_high=(9.0,) * 32,
-        control_hz=10.0,
-    )  # fmt: skip
-
-
 class FixedActions:
     """Gives [B, 15, 32] ones, and keeps what it saw."""
 
@@ -209,12 +197,37 @@ class FixedActions:
 @pytest.mark.parametrize("robot", ["aloha", "droid", "libero", "ur5", "yam", "lbm"])
 def test_every_robot_is_served_through_its_transforms(robot):
     known = robot_transforms(robot)
-    policy = FixedActions(slots_spec(robot))
+    policy = FixedActions(policy_spec(robot, image_size=32))
     with serving(policy, robot=robot) as port:
         answer = ask(port, known.example())
     assert answer["actions"].shape == (15, known.action_dim)
     if robot in ("droid", "libero", "ur5"):
         assert policy.lanes[0].image_valid.tolist() == [[True, True, False]]
+
+
+def test_relative_actions_become_absolute_where_the_policy_does_not_do_it():
+    spec = policy_spec("ur5", image_size=32)
+    observation = {**robot_transforms("ur5").example(), "joints": np.arange(6.0), "gripper": np.array([0.5])}
+    robot = served_robot(spec, "ur5", delta_actions=True)
+    lanes = robot.lanes_of(observation)
+    actions = robot.reply_of(np.ones((2, 7), np.float32), lanes)["actions"]
+    np.testing.assert_array_equal(actions, [[1, 2, 3, 4, 5, 6, 1]] * 2)
+    with pytest.raises(ConfigError, match=r"needs --policy\.robot"):
+        served_robot(SPEC, delta_actions=True)
+
+
+@pytest.mark.parametrize(
+    ("options", "relative"),
+    [
+        (["--policy.config=pi05_aloha"], True), (["--policy.config=pi0_aloha_sim"], False),
+        (["--policy.config=pi0_libero"], True), (["--policy.config=pi05_libero"], False),
+        (["--policy.config=pi05_droid"], False), (["--policy.config=pi05_droid_jointpos"], True), ([], False),
+        (["--policy.config=pi05_libero", "--policy.delta-actions"], True),
+        (["--policy.config=pi0_libero", "--no-policy.delta-actions"], False),
+    ],
+)  # fmt: skip
+def test_openpis_configurations_say_whether_actions_are_relative(options, relative):
+    assert predicts_deltas(parse(["policy:checkpoint", "--policy.dir=x", *options])) == relative
 
 
 def test_a_policy_for_other_cameras_is_refused_at_the_start():
