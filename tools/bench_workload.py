@@ -16,13 +16,16 @@ NUM_JOINTS = 14
 PROMPT = "put the red cube on the green plate"
 
 
-def bench_robot(*, size: int = 224, cameras: int = 3, encoding: ImageEncoding = "jpeg", hz: float = 50.0) -> RobotSpec:
+def bench_robot(
+    *, size: int = 224, cameras: int = 3, encoding: ImageEncoding = "jpeg", quality: int = 95, hz: float = 50.0
+) -> RobotSpec:
     """Returns a robot with NUM_JOINTS joints and square cameras of `size` pixels."""
     names = tuple(f"joint_{joint}" for joint in range(NUM_JOINTS))
     return RobotSpec(
         name="bench",
         cameras=tuple(
-            CameraSpec(name=f"cam_{number}", height=size, width=size, encoding=encoding) for number in range(cameras)
+            CameraSpec(name=f"cam_{number}", height=size, width=size, encoding=encoding, quality=quality)
+            for number in range(cameras)
         ),
         state_names=names,
         action_names=names,

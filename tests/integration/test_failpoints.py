@@ -26,7 +26,7 @@ from tests.chaos.checker import read_dataset
 from tests.chaos.history import ActorHistory, Episode, note_of
 from tests.process_death import dies
 from tests.recorded_episodes import make_episode, robot
-from tests.serl_launcher.datasets.test_lerobot import open_with_lerobot
+from tests.serl_launcher.datasets.open_with_lerobot import open_with_lerobot
 
 SPEC = robot()
 LENGTHS = (4, 3, 5)
@@ -136,7 +136,7 @@ def test_stock_lerobot_opens_the_dataset_after_a_death_anywhere(tmp_path: Path) 
             with contextlib.closing(Journal(root / "journal")) as journal:
                 num_sealed[root / "replay"] = journal.counts().num_sealed_episodes
     assert len(num_sealed) >= len(failpoints.SEAL)
-    for found, wanted in zip(open_with_lerobot(tmp_path, list(num_sealed)), num_sealed.values(), strict=True):
+    for found, wanted in zip(open_with_lerobot(list(num_sealed)), num_sealed.values(), strict=True):
         assert found["num_episodes"] >= wanted
         assert found["num_steps"] == sum(LENGTHS[: found["num_episodes"]])
         assert found["indices"] == list(range(found["num_steps"]))

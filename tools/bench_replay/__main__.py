@@ -29,6 +29,8 @@ class Scale:
     sizes: tuple[int, ...]
 
 
+SMALLER_QUALITY = 85
+
 FULL = Scale(num_steps=200, num_episodes=9, seconds=20.0, num_batches=100, sizes=(10_000, 50_000, 200_000))
 QUICK = Scale(num_steps=40, num_episodes=2, seconds=2.0, num_batches=4, sizes=(1000, 2000))
 
@@ -108,11 +110,24 @@ def _sampled(scale: Scale, folder: Path, backend: str) -> list:
 
     _tell("sampling")
     results = sample_ours(folder / "dataset", seconds=scale.seconds)
+    _record_smaller(scale, folder / "smaller")
+    label = f"ours, JPEG {SMALLER_QUALITY}"
+    results += sample_ours(folder / "smaller" / "dataset", seconds=scale.seconds, label=label, at_least=None)
     results += sample_lerobot(folder / "image", form="image", backend=None, seconds=scale.seconds)
     for each in dict.fromkeys((backend, "pyav")):
         _tell(f"sampling video with {each}")
         results += sample_lerobot(folder / "video", form="video", backend=each, seconds=scale.seconds)
     return [*results, *_sampling_ratios(results, backend, ratio)]
+
+
+def _record_smaller(scale: Scale, folder: Path) -> None:
+    """Records the same pictures at a lower JPEG quality, which costs less to decode."""
+    from tools.bench_replay import recording
+    from tools.bench_workload import bench_robot, make_frames
+
+    spec = bench_robot(quality=SMALLER_QUALITY)
+    frames = make_frames(scale.num_steps, spec)
+    recording.record_ours(folder, frames, spec, num_episodes=scale.num_episodes, num_steps=scale.num_steps)
 
 
 def _tell(what: str) -> None:

@@ -18,7 +18,7 @@ BATCH_SIZE = 64
 NUM_WORKERS = 2
 
 
-def sample_ours(root: Path, *, seconds: float) -> list[Result]:
+def sample_ours(root: Path, *, seconds: float, label: str = "ours", at_least: float | None = 600) -> list[Result]:
     """Samples chunks, and pairs of observations with the chunk between them."""
     dataset = ReplayDataset(root)
     rng = np.random.default_rng(0)
@@ -29,7 +29,7 @@ def sample_ours(root: Path, *, seconds: float) -> list[Result]:
         def draw(sampler: ChunkSampler = sampler) -> int:
             return len(sampler.sample(rng.integers(dataset.num_steps, size=BATCH_SIZE)))
 
-        results.append(Result(f"sample/ours/{name}", _rate(draw, seconds), "samples/s/core", at_least=600))
+        results.append(Result(f"sample/{label}/{name}", _rate(draw, seconds), "samples/s/core", at_least=at_least))
     return results
 
 

@@ -6,6 +6,7 @@ Reads one JSON object from standard input, answers with one on standard output.
 import contextlib
 import json
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -53,6 +54,7 @@ class TimedSpool:
         self.waiting: deque[tuple[int, float]] = deque()
         self.latencies_s: list[float] = []
         self.acknowledged_at_s: list[float] = []
+        self._acknowledged = threading.Condition()
 
     def __getattr__(self, name: str) -> object:
         return getattr(self.spool, name)
@@ -63,7 +65,15 @@ class TimedSpool:
         while self.waiting and self.waiting[0][0] <= seq:
             self.latencies_s.append(now - self.waiting.popleft()[1])
             self.acknowledged_at_s.append(now)
+        with self._acknowledged:
+            self._acknowledged.notify_all()
         self.spool.acknowledge(seq)
+
+    def wait_for_room(self, window: int, timeout_s: float) -> None:
+        """Waits until fewer than `window` events wait for an acknowledgement."""
+        with self._acknowledged:
+            if not self._acknowledged.wait_for(lambda: len(self.waiting) < window, timeout_s):
+                raise TimeoutError(f"The learner of the benchmark did not answer within {timeout_s:g} s.")
 
 
 def run(order: Order) -> dict[str, object]:
@@ -107,7 +117,7 @@ def _record(order: Order, timed: TimedSpool, client: LearnerClient, encoded: lis
             due += 1 / order.rate_hz
             time.sleep(max(0.0, due - time.monotonic()))
         else:
-            _wait(lambda: len(timed.waiting) < order.window, 60.0, pause_s=0.0002)
+            timed.wait_for_room(order.window, 60.0)
     ended = time.monotonic()
     cpu = cpu_seconds() - cpu
     client.flush(60.0)
@@ -121,12 +131,12 @@ def _record(order: Order, timed: TimedSpool, client: LearnerClient, encoded: lis
     }
 
 
-def _wait(is_true: Callable[[], bool], timeout_s: float, *, pause_s: float = 0.01) -> None:
+def _wait(is_true: Callable[[], bool], timeout_s: float) -> None:
     deadline = time.monotonic() + timeout_s
     while not is_true():
         if time.monotonic() > deadline:
             raise TimeoutError(f"The learner of the benchmark did not answer within {timeout_s:g} s.")
-        time.sleep(pause_s)
+        time.sleep(0.01)
 
 
 if __name__ == "__main__":
