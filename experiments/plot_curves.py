@@ -3,7 +3,8 @@
     python experiments/plot_curves.py --what return --output curve.png ours=outputs/pendulum/ours.json \
         stable-baselines3=outputs/pendulum/baseline.json
 
-A line per seed (mean of 10 episodes, as they were played), and a point for the evaluation at the end.
+A line per seed (mean of 10 episodes as they were played; for success those without an expert's help), and a point for
+the evaluation at the end.
 """
 
 import argparse
@@ -48,6 +49,8 @@ def main() -> None:
 def curve(result: dict, what: str) -> tuple[np.ndarray, np.ndarray]:
     """Returns the last step of every window of episodes, and the mean over the window."""
     rows = result["training"]
+    if what == "success":
+        rows = [row for row in rows if not row["num_expert_steps"]]
     if rows and isinstance(rows[0], list):  # stable-baselines3: [seconds, return, length].
         steps, values = np.cumsum([row[2] for row in rows]), np.array([row[1] for row in rows], float)
     else:

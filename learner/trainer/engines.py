@@ -153,13 +153,13 @@ class ZeroEngine:
         num_steps = next(iter(self._adam.state.values()))["step"].detach().clone().float()
         if num_steps == 0:
             return {}
-        return {
-            number: {
-                **{name: self._full(safe_get_full_optimizer_state(parameter, name)) for name in self._ADAM_STATE},
-                "step": num_steps.clone(),
-            }
-            for number, parameter in enumerate(self.parameters)
-        }
+        state: State = {}
+        for number, parameter in enumerate(self.parameters):
+            entries = {name: self._full(safe_get_full_optimizer_state(parameter, name)) for name in self._ADAM_STATE}
+            # What never had a gradient is left out, as plain optimizers do.
+            if any(value.any() for value in entries.values()):
+                state[number] = {**entries, "step": num_steps.clone()}
+        return state
 
     def load(self, state: State, weights: dict[int, Tensor]) -> None:
         from deepspeed.utils import safe_set_full_fp32_param, safe_set_full_optimizer_state
