@@ -20,6 +20,7 @@ for task in ${TASKS:-reach-v3 button-press-topdown-v3 drawer-open-v3}; do
         algo.sac.reward_from=label \
         algo.sac.critic_ensemble_size=2 \
         algo.sac.critic_subsample_size=null \
+        algo.sac.temperature_init=0.01 \
         seed=0 \
         "$@"
 done

@@ -10,7 +10,7 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 export MUJOCO_GL=${MUJOCO_GL:-osmesa}
 exec "$python" -W ignore -m tools.train_single \
     --seeds "${SEEDS:-1}" \
-    --steps "${STEPS:-15000}" \
+    --steps "${STEPS:-20000}" \
     --expert-episodes "${DEMONSTRATIONS:-5}" \
     --takeovers "${TAKEOVERS:-0.5}" \
     --evaluations 50 \
@@ -20,5 +20,6 @@ exec "$python" -W ignore -m tools.train_single \
     algo.sac.reward_from=label \
     algo.sac.critic_ensemble_size=2 \
     algo.sac.critic_subsample_size=null \
+    algo.sac.temperature_init=0.01 \
     seed=0 \
     "$@"
