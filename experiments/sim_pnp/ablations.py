@@ -4,9 +4,9 @@
     python experiments/sim_pnp/ablations.py --arms full sac_pi0 --seeds 0  # some
     python experiments/sim_pnp/ablations.py --quick                        # every arm in seconds; learns nothing
 
-Every arm of a seed goes on from the same demonstrations and the same fine-tuned policy (of `outputs/ablations/base-0`,
-or of a finished demo: --base outputs/demo), has the same time online, and is evaluated on the same start states without
-takeovers. Started again, it goes on where it was. --table-only writes `table.md` from what is finished.
+The arm `full` is the demo itself (a finished one: --base outputs/demo). The others of its seed go on from the same
+demonstrations and the same fine-tuned policy, have the same time online, and are evaluated on the same start states
+without takeovers. Started again, it goes on where it was. --table-only writes `table.md` from what is finished.
 """
 
 import argparse
@@ -32,8 +32,9 @@ class Arm:
     needs_classifier: bool = False
 
 
+FULL = "full"
 ARMS = {
-    "full": Arm("the demo: takeovers, no-op filter, the simulator's own reward"),
+    FULL: Arm("the demo: takeovers, no-op filter, the simulator's own reward"),
     "no_interventions": Arm("nobody takes over", ("actor.intervention.enabled=false",)),
     "no_noop_filter": Arm("chunks that stand still are learned, too", ("dataset.noop_threshold=0",)),
     "classifier_reward": Arm("success is what a learned classifier sees", needs_classifier=True),
@@ -62,11 +63,15 @@ def main() -> None:
     arguments = parser.parse_args()
     output = arguments.output.absolute()
     for seed in [] if arguments.table_only else arguments.seeds:
-        base = arguments.base.absolute() if arguments.base else output / f"base-{seed}"
-        if not (base / STATE).exists():
+        base = output / f"{FULL}-{seed}"
+        if arguments.base and not base.exists():
+            output.mkdir(parents=True, exist_ok=True)
+            base.symlink_to(arguments.base.absolute())
+        if not arguments.base:
             demo(base, seed, arguments)
         for name in arguments.arms:
-            run_arm(name, output / f"{name}-{seed}", base, seed, arguments)
+            if name != FULL:
+                run_arm(name, output / f"{name}-{seed}", base, seed, arguments)
     table = table_of(output)
     (output / "table.md").write_text(table)
     sys.stdout.write(table)
