@@ -117,7 +117,7 @@ def decode_answer(frame: bytes) -> Answer:
     return _decoded(_answers, frame)
 
 
-def _decoded(decoder: "msgspec.msgpack.Decoder[T]", frame: bytes) -> T:
+def _decoded(decoder: "msgspec.msgpack.Decoder[T]", frame: Frame) -> T:
     try:
         return decoder.decode(frame)
     except (msgspec.MsgspecError, ValueError) as exc:
