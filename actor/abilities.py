@@ -1,4 +1,4 @@
-"""What this machine lacks, and what the actor can therefore not do; said once at its start."""
+"""What this machine lacks, and what is not possible without; said once when the actor starts."""
 
 import importlib.util
 import logging
@@ -19,7 +19,7 @@ class Ability:
     """Something that a robot's computer may be without.
 
     Example:
-        Ability(what="torch", is_there=False, serves="actor.policy=local", advice="pip install 'hiors[policy]'")
+        Ability(what="av", is_there=False, serves="only for videos", advice="pip install av")
     """
 
     what: str
@@ -34,37 +34,37 @@ def abilities() -> list[Ability]:
     return [
         Ability(
             what="torch", is_there=_has_package("torch"), advice="pip install 'hiors[policy]'",
-            serves="actor.policy=local, actor.mode=eval, reward classifiers",
+            serves="only for actor.policy=local, actor.mode=eval, reward classifiers",
         ),
         Ability(
-            what="av", is_there=_has_package("av"), serves="videos (environment.save_video, evaluation.num_videos)",
-            advice="pip install av",
+            what="av", is_there=_has_package("av"), advice="pip install av",
+            serves="only for videos (environment.save_video, evaluation.num_videos)",
         ),
         Ability(
-            what="lerobot", is_there=_has_package("lerobot"), serves="LeRobot's robots (environment.name=lerobot)",
-            advice="pip install lerobot",
+            what="lerobot", is_there=_has_package("lerobot"), advice="pip install lerobot",
+            serves="only for LeRobot's robots (environment.name=lerobot)",
         ),
         Ability(
-            what="SpaceMouse", is_there=_readable("hidraw*"), serves="actor.devices.hand=spacemouse",
+            what="SpaceMouse", is_there=_readable("hidraw*"), serves="only for actor.devices.hand=spacemouse",
             advice="plug it in, join the group `input`",
         ),
         Ability(
-            what="gamepad", is_there=_readable("input/js*"), serves="actor.devices.hand=gamepad",
+            what="gamepad", is_there=_readable("input/js*"), serves="only for actor.devices.hand=gamepad",
             advice="plug it in, join the group `input`",
         ),
         Ability(
             what="terminal", is_there=sys.stdin is not None and sys.stdin.isatty(),
-            serves="keys (actor.devices.keyboard=/dev/tty)", advice="start the actor in a terminal or tmux",
+            serves="only for keys (actor.devices.keyboard=/dev/tty)", advice="start the actor in a terminal or tmux",
         ),
         Ability(
             what="display", is_there=bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")),
-            serves="nothing of ours; MuJoCo draws with MUJOCO_GL=egl or osmesa", advice="",
+            serves="not needed; MuJoCo draws with MUJOCO_GL=egl or osmesa", advice="",
         ),
     ]  # fmt: skip
 
 
 def tell(config: RunConfig, found: Callable[[], list[Ability]] = abilities) -> None:
-    """Says in one line what is missing and what is not possible without; the rest of the actor works.
+    """Says what is missing and what is not possible without; everything else of the actor works.
 
     Raises:
         ConfigError: The configuration wants what is missing, e.g. a policy of its own without torch.
@@ -72,10 +72,8 @@ def tell(config: RunConfig, found: Callable[[], list[Ability]] = abilities) -> N
     missing = [ability for ability in found() if not ability.is_there]
     _require(config, {ability.what: ability for ability in missing})
     if missing:
-        listed = "; ".join(
-            f"{ability.what} ({ability.serves}{': ' + ability.advice if ability.advice else ''})" for ability in missing
-        )
-        logger.info("This machine is without: %s. The actor does without them.", listed)
+        lines = (f"{each.what:<10} {each.serves}{each.advice and '; ' + each.advice}" for each in missing)
+        logger.info("The actor works without what this machine lacks:\n    %s", "\n    ".join(lines))
 
 
 def _require(config: RunConfig, missing: dict[str, Ability]) -> None:
