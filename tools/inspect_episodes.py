@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from learner.replay.reader import ReplayDataset
 from serl_launcher.config.loader import run_main
@@ -20,6 +20,9 @@ from serl_launcher.images import decode_image
 from serl_launcher.types import Source
 
 NUM_PICTURES = 5
+MIN_HEIGHT = 160
+"""Smaller pictures are enlarged by a whole factor; nobody sees anything on 64 pixels."""
+MIN_LABELLED = 60
 REPLAY = "replay_buffer"
 MAX_PLOTS = 14
 
@@ -65,18 +68,35 @@ def steps_of(dataset: ReplayDataset, episode: int) -> range:
     return range(first, first + int(dataset.episodes.length[episode]))
 
 
-def contact_sheet(dataset: ReplayDataset, episode: int) -> Image.Image:
-    """Returns pictures from begin to end, one row per camera."""
+def contact_sheet(dataset: ReplayDataset, episode: int, *, min_height: int = MIN_HEIGHT) -> Image.Image:
+    """Returns pictures from begin to end, one row per camera, with name and time; small ones are enlarged."""
     steps = steps_of(dataset, episode)
     chosen = [steps[int(index)] for index in np.linspace(0, len(steps) - 1, NUM_PICTURES)]
     rows = []
     for camera, shape in dataset.image_shapes.items():
-        pictures = [decode_image(dataset.encoded_image(step, camera), shape) for step in chosen]
+        pictures = []
+        for step in chosen:
+            picture = decode_image(dataset.encoded_image(step, camera), shape)
+            label = f"{camera}  {(step - steps[0]) / dataset.control_hz:.1f} s"
+            pictures.append(_labelled(picture, label, min_height))
         rows.append(np.concatenate(pictures, axis=1))
     if not rows:
         raise DatasetError(f"{dataset.root} has no cameras; there is nothing to see.")
     width = max(row.shape[1] for row in rows)
     return Image.fromarray(np.concatenate([np.pad(row, ((0, 0), (0, width - row.shape[1]), (0, 0))) for row in rows]))
+
+
+def _labelled(picture: np.ndarray, label: str, min_height: int) -> np.ndarray:
+    times = -(-min_height // picture.shape[0])
+    if times > 1:
+        picture = picture.repeat(times, axis=0).repeat(times, axis=1)
+    if picture.shape[0] < MIN_LABELLED:
+        return picture
+    image = Image.fromarray(picture)
+    draw = ImageDraw.Draw(image)
+    draw.rectangle((0, 0, draw.textlength(label) + 6, 13), fill=(0, 0, 0))
+    draw.text((3, 1), label, fill=(255, 255, 255))
+    return np.asarray(image)
 
 
 def plot(dataset: ReplayDataset, episode: int, path: Path) -> None:

@@ -6,6 +6,7 @@ actions at its rate. Says how far the measured states were from the recorded one
 
 import argparse
 import sys
+from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -49,14 +50,19 @@ def replay(env: RobotEnv, actions: np.ndarray, states: np.ndarray, *, seed: int)
     return Replayed(num_steps=step + 1, max_difference=max(differences), success=success)
 
 
-def main() -> None:
-    """Runs the command line."""
+def parsed(words: Sequence[str]) -> argparse.Namespace:
+    """Returns what the command line says; overrides may stand before, between and after the options."""
     parser = argparse.ArgumentParser(prog="python -m tools.replay_episode", description=__doc__)
     parser.add_argument("dataset", help="a dataset, or its name below HF_LEROBOT_HOME")
     parser.add_argument("--episode", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0, help="of the reset; for simulators that of the recording")
     parser.add_argument("overrides", nargs="*", help="of the configuration, e.g. task=dobot_pnp")
-    chosen = parser.parse_args(sys.argv[1:])
+    return parser.parse_intermixed_args(words)
+
+
+def main() -> None:
+    """Runs the command line."""
+    chosen = parsed(sys.argv[1:])
     dataset = open_dataset(chosen.dataset)
     steps = steps_of(dataset, chosen.episode)
     with closing(envs.build(load(chosen.overrides).environment)) as env:

@@ -105,7 +105,7 @@ def main() -> int:
     parser.add_argument("--actor-python", default=sys.executable, help="another environment for the actor")
     parser.add_argument("--timeout", type=float, default=240.0, help="seconds per process")
     parser.add_argument("--output", type=Path, help="keeps recordings and logs there; default: nothing is kept")
-    chosen = parser.parse_args(sys.argv[1:])
+    chosen = parser.parse_intermixed_args(sys.argv[1:])
     overrides = [word for word in chosen.tasks if "=" in word]
     tasks = [word for word in chosen.tasks if "=" not in word] or list(SIMULATORS)
     num_failed = 0

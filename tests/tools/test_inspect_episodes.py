@@ -30,10 +30,16 @@ def test_the_table_has_a_line_per_episode(dataset: ReplayDataset):
 
 
 def test_pictures_go_from_begin_to_end_one_row_per_camera(dataset: ReplayDataset):
-    sheet = np.asarray(contact_sheet(dataset, 1))
+    sheet = np.asarray(contact_sheet(dataset, 1, min_height=1))
     assert sheet.shape == (48, 5 * 24, 3)
     assert abs(int(sheet[10, 10, 2]) - 0) < 12
     assert abs(int(sheet[10, -10, 2]) - 15) < 12
+
+
+def test_small_pictures_are_enlarged_and_named(dataset: ReplayDataset):
+    sheet = np.asarray(contact_sheet(dataset, 1))
+    assert sheet.shape == (3 * 160, 5 * 240, 3)
+    assert (sheet[:14, :60] == 255).any()
 
 
 def test_the_motion_is_plotted(dataset: ReplayDataset, tmp_path: Path):

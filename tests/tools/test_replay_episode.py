@@ -1,7 +1,7 @@
 import numpy as np
 
 from tests.actor.tiny_robot import TinyRobot, towards
-from tools.replay_episode import replay
+from tools.replay_episode import parsed, replay
 
 
 def test_a_recorded_episode_is_played_again_from_its_start():
@@ -18,3 +18,9 @@ def test_a_robot_that_stands_elsewhere_goes_to_the_start_first():
     done = replay(TinyRobot(max_steps=50), states, states, seed=7)
     assert done.num_steps == 3
     assert done.max_difference < 1e-5
+
+
+def test_overrides_may_follow_the_options():
+    chosen = parsed(["data", "--episode", "3", "task=dobot_pnp", "--seed", "7", "environment.hz=5"])
+    assert (chosen.dataset, chosen.episode, chosen.seed) == ("data", 3, 7)
+    assert chosen.overrides == ["task=dobot_pnp", "environment.hz=5"]
