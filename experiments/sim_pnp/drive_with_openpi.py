@@ -1,7 +1,7 @@
 """Drives sim_pnp with the published openpi-client, for whole episodes, against `python -m learner.serve`.
 
 Run by a Python that has openpi-client 0.1.2 and the simulator's few packages, but neither torch nor our client; see
-run_openpi_client.sh. Writes `episodes.csv` as an evaluation does, so that `tools.compare_evaluations` reads it.
+openpi_client.sh. Writes `episodes.csv` as an evaluation does, so that `tools.compare_evaluations` reads it.
 """
 
 import argparse

@@ -17,6 +17,7 @@ RUN_SCRIPTS = sorted(set((ROOT / "experiments").glob("*/run_*.sh")) - {LONG_RUN}
 ALL_SCRIPTS = [
     *RUN_SCRIPTS,
     LONG_RUN,
+    ROOT / "experiments" / "sim_pnp" / "openpi_client.sh",
     ROOT / "start_sim.sh",
     ROOT / ".ci" / "run",
     *sorted((ROOT / "tools").glob("*.sh")),

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # openpi-client 0.1.2 from PyPI, in an environment of its own, drives sim_pnp against learner.serve; then the eval
 # actor plays the same start states with the same checkpoint, and both are compared.
-# usage: run_openpi_client.sh CHECKPOINT [EPISODES] [OUTPUT]
+# usage: openpi_client.sh CHECKPOINT [EPISODES] [OUTPUT]
 # OPENPI_CLIENT_PYTHON names a Python that has the client already; PORT another port than 8000.
 set -euo pipefail
-checkpoint=$(realpath "${1:?usage: run_openpi_client.sh CHECKPOINT [EPISODES] [OUTPUT]}")
+checkpoint=$(realpath "${1:?usage: openpi_client.sh CHECKPOINT [EPISODES] [OUTPUT]}")
 episodes=${2:-100}
 output=$(realpath -m "${3:-outputs/openpi_client}")
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
