@@ -10,7 +10,7 @@ power cut.
 """
 
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,8 +148,10 @@ class Journal:
         label = None if late is None else decode_event(late)
         return _record_of(entry.actor_id, events, label if isinstance(label, EpisodeLabelled) else None)
 
-    def mark_sealed(self, episode_id: str, episode_index: int) -> None:
-        """Remembers where a closed episode lies in the dataset and deletes its events; again is harmless.
+    def mark_sealed(self, episode_indices: Mapping[str, int]) -> None:
+        """Remembers where closed episodes lie in the dataset and deletes their events; again is harmless.
+
+        All in one transaction, for commits of new events wait for it.
 
         A late label stays in `pending_labels`, also when `read_episode` showed it already: only the caller knows
         whether the dataset has it.
@@ -158,11 +160,12 @@ class Journal:
             DatasetError: There is no such closed episode, or the disk is full.
         """
         with self._reported(), self.transaction() as changes:
-            entry = changes.episode(episode_id)
-            if entry is None or entry.state == "open":
-                raise DatasetError(f"Expected a closed episode {episode_id!r} in {self.path} to seal, got {entry}.")
-            if entry.state == "closed":
-                changes.seal_episode(episode_id, entry, episode_index)
+            for episode_id, episode_index in episode_indices.items():
+                entry = changes.episode(episode_id)
+                if entry is None or entry.state == "open":
+                    raise DatasetError(f"Expected a closed episode {episode_id!r} in {self.path} to seal, got {entry}.")
+                if entry.state == "closed":
+                    changes.seal_episode(episode_id, entry, episode_index)
 
     def pending_labels(self) -> list[tuple[str, EpisodeLabelled]]:
         """Returns the newest late label of each sealed episode that the dataset may not have yet."""

@@ -7,6 +7,7 @@ from typing import cast
 
 import msgspec
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from learner.replay.columns import EpisodeTable, StepColumns, empty_tables, join, read_episodes
@@ -14,6 +15,7 @@ from learner.replay.episode_rows import EpisodeRow, metadata_files, read_episode
 from learner.replay.image_files import ImageFiles
 from learner.replay.targets import Targets
 from learner.replay.video_files import VideoFiles, picture_shape
+from serl_launcher.allocator import give_back_freed_memory
 from serl_launcher.datasets import features
 from serl_launcher.datasets.layout import DatasetLayout, read_info
 from serl_launcher.datasets.tables import column_values
@@ -26,6 +28,9 @@ logger = logging.getLogger(__name__)
 
 _EPISODES_AT_ONCE = 512
 """Bounds the memory of a scan."""
+
+_LARGE_SCAN = 50
+"""Episodes whose scan leaves so much freed memory behind that it is given back."""
 
 _Identity = tuple[int, int, int]
 
@@ -249,6 +254,9 @@ class ReplayDataset:
         self.steps = cast(StepColumns, join(steps))
         self._rows.extend(rows)
         self._data_files.extend(str(self.root / row.data_file) for row in rows)
+        if len(rows) >= _LARGE_SCAN:
+            pa.default_memory_pool().release_unused()
+            give_back_freed_memory()
 
     def _relabel(self, rows: list[EpisodeRow]) -> None:
         """Applies labels that differ from those already read."""

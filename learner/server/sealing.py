@@ -1,6 +1,6 @@
 """Moves closed episodes from the journal into the dataset, and late labels after them.
 
-Idempotent: an episode is written, then marked in the journal. After a crash between the two, the writer recognises the
+Idempotent: episodes are written, then marked in the journal. After a crash between the two, the writer recognises an
 episode by its id and only the mark is made. Episodes enter the dataset in the order in which they closed: a full disk
 holds up all of them, a damaged episode only itself.
 """
@@ -16,7 +16,7 @@ import lmdb
 
 from serl_launcher import failpoints
 from serl_launcher.datasets.writer import DatasetWriter
-from serl_launcher.errors import HiorsError
+from serl_launcher.errors import DatasetError, HiorsError
 from serl_launcher.events import EpisodeLabelled
 from serl_launcher.journal import Journal
 from serl_launcher.specs import RobotSpec
@@ -28,6 +28,9 @@ RETRY_S = 30.0
 FULL_DISK_RETRY_S = 1.0
 """Pause of all sealing after the disk refused something; doubles up to RETRY_S while it goes on refusing."""
 
+
+_MARKED_AT_ONCE = 8
+"""Episodes that one transaction of the journal marks as sealed: each is a sync that new events wait for."""
 
 _DISK_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO})
 
@@ -46,6 +49,7 @@ class Sealer:
         self._period_s = period_s
         self._retry_at: dict[str, float] = {}
         self._absent: set[str] = set()
+        self._unmarked: dict[str, int] = {}
         self._disk_retry_s = 0.0
         self._disk_pause_s = 0.0
         self._disk_error = ""
@@ -66,6 +70,9 @@ class Sealer:
         try:
             for episode_id in self._journal.closed_episodes():
                 num_done += self._attempt(episode_id, self._seal)
+                if len(self._unmarked) >= _MARKED_AT_ONCE:
+                    self._mark_sealed()
+            self._mark_sealed()
             for episode_id, label in self._journal.pending_labels():
                 if self._is_absent(episode_id):
                     continue
@@ -104,13 +111,23 @@ class Sealer:
         record = self._journal.read_episode(episode_id)
         index = self._writer.append(record)
         failpoints.reached("sealed")
-        self._journal.mark_sealed(episode_id, index)
-        failpoints.reached("seal marked")
+        self._unmarked[episode_id] = index
         duration_ms = 1e3 * (time.perf_counter() - started)
         logger.debug(
             "Sealed %s as episode %d: %d steps, %s, %.0f ms.",
             episode_id, index, len(record.steps), record.outcome, duration_ms,
         )  # fmt: skip
+
+    def _mark_sealed(self) -> None:
+        """Tells the journal what the dataset has; after a crash before that, the dataset recognises them."""
+        if not self._unmarked:
+            return
+        try:
+            self._journal.mark_sealed(self._unmarked)
+        except DatasetError as exc:
+            raise _DiskRefused from exc
+        failpoints.reached("seal marked")
+        self._unmarked.clear()
 
     def _label(self, episode_id: str, label: EpisodeLabelled) -> None:
         self._writer.relabel(episode_id, label)

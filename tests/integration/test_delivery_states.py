@@ -132,7 +132,7 @@ class DeliveryStates(RuleBasedStateMachine):
         for episode_id in self.journal.closed_episodes():
             record = self.journal.read_episode(episode_id)
             assert record.steps == self._steps_of(episode_id)
-            self.journal.mark_sealed(episode_id, int(episode_id.split("-")[1]))
+            self.journal.mark_sealed({episode_id: int(episode_id.split("-")[1])})
 
     @invariant()
     def nothing_is_lost(self) -> None:

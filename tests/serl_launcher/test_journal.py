@@ -68,7 +68,7 @@ def test_an_open_episode_cannot_be_read_or_sealed(journal, feed):
     with pytest.raises(DatasetError, match="is open"):
         journal.read_episode("e-0")
     with pytest.raises(DatasetError, match="closed episode"):
-        journal.mark_sealed("e-0", 0)
+        journal.mark_sealed({"e-0": 0})
 
 
 def test_an_episode_without_steps_has_nothing_to_seal(journal, feed):
@@ -80,8 +80,8 @@ def test_an_episode_without_steps_has_nothing_to_seal(journal, feed):
 
 def test_a_sealed_episode_keeps_its_index_and_loses_its_events(journal, feed):
     feed(*episode("e-0", 2), *episode("e-1", 2))
-    journal.mark_sealed("e-0", 41)
-    journal.mark_sealed("e-0", 99)
+    journal.mark_sealed({"e-0": 41})
+    journal.mark_sealed({"e-0": 99})
     assert journal.closed_episodes() == ["e-1"]
     assert (journal.sealed_index("e-0"), journal.sealed_index("e-1"), journal.sealed_index("e-9")) == (41, None, None)
     assert journal.counts().num_sealed_episodes == 1
@@ -101,13 +101,13 @@ def test_a_label_that_came_while_sealing_is_not_lost(journal, feed):
     journal.read_episode("e-0")
     feed(LABEL)
     assert journal.pending_labels() == []
-    journal.mark_sealed("e-0", 0)
+    journal.mark_sealed({"e-0": 0})
     assert journal.pending_labels() == [("e-0", LABEL)]
 
 
 def test_a_newer_label_survives_the_mark_of_an_older_one(journal, feed):
     feed(*episode("e-0", 1))
-    journal.mark_sealed("e-0", 0)
+    journal.mark_sealed({"e-0": 0})
     feed(LABEL)
     newer = EpisodeLabelled("e-0", Outcome.SUCCESS, "human", 10.0)
     feed(newer)

@@ -127,6 +127,7 @@ def _record(order: Order, timed: TimedSpool, client: LearnerClient, encoded: lis
         "seconds": ended - began,
         "cpu_s": cpu,
         "latencies_ms": [percentile_ms(timed.latencies_s, percent) for percent in (50, 99, 100)],
+        "all_latencies_ms": [round(1e3 * each, 2) for each in timed.latencies_s] if order.rate_hz else [],
         "recorded": count,
     }
 

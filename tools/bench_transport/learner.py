@@ -11,11 +11,11 @@ import sys
 import threading
 from pathlib import Path
 
+from learner.lifetime import answer_quickly
 from learner.server.gateway import Gateway
 from learner.server.ingest import Ingest
 from learner.server.requests import NoInference
 from learner.server.sealing import Sealer
-from serl_launcher.allocator import keep_freed_memory
 from serl_launcher.config.transport import TransportConfig
 from serl_launcher.datasets.writer import DatasetWriter
 from serl_launcher.journal import Journal
@@ -26,7 +26,7 @@ _DROP_PERIOD_S = 0.2
 
 def main(root: Path, keys_dir: str | None, durability: str, closed: str) -> None:
     """Serves until standard input closes."""
-    keep_freed_memory()
+    answer_quickly()
     config = TransportConfig(
         request_port=0, broadcast_port=0, keys_dir=keys_dir, durability=durability, dead_after_s=30.0
     )
@@ -62,8 +62,9 @@ def _seal(root: Path, journal: Journal, ingest: Ingest, stop: threading.Event) -
 
 def _drop(journal: Journal, stop: threading.Event) -> None:
     while not stop.wait(_DROP_PERIOD_S):
-        for number, episode_id in enumerate(journal.closed_episodes()):
-            journal.mark_sealed(episode_id, number)
+        closed = journal.closed_episodes()
+        if closed:
+            journal.mark_sealed(dict.fromkeys(closed, 0))
 
 
 if __name__ == "__main__":
