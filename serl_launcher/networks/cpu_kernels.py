@@ -24,7 +24,7 @@ _STEEPNESS = 2.0 * math.sqrt(2.0 / math.pi)
 
 
 def is_for(x: Tensor) -> bool:
-    """Returns whether these functions are for `x`: float32 on a CPU, run as it is, without gradients."""
+    """Returns whether these functions are written for `x`: float32 on a CPU, neither compiled nor with gradients."""
     is_plain = x.device.type == "cpu" and x.dtype == torch.float32
     return is_plain and not torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
@@ -39,15 +39,22 @@ def attend(
     rows, length, heads, width = query.shape
     queries = query.reshape(rows, length * heads, width).transpose(1, 2)
     values = value.transpose(1, 2)
-    attended = query.new_empty(rows, width, length * heads)
     rows_at_once = max(1, PART_SCORES // (key.shape[1] * length * heads))
-    for begin in range(0, rows, rows_at_once):
-        part = slice(begin, begin + rows_at_once)
-        weights = torch.bmm(key[part], queries[part])
-        weights.sub_(weights.amax(1, keepdim=True)).exp2_()
-        torch.bmm(values[part], weights, out=attended[part])
-        attended[part].div_(weights.sum(1, keepdim=True))
+    parts = zip(*(x.split(rows_at_once) for x in (key, queries, values)), strict=True)
+    attended = (
+        torch.cat([_attend_part(*part) for part in parts])
+        if rows > rows_at_once
+        else (_attend_part(key, queries, values))
+    )
     return attended.transpose(1, 2).reshape(rows, length, heads * width)
+
+
+def _attend_part(
+    key: Float[Tensor, "R S h"], queries: Float[Tensor, "R h TN"], values: Float[Tensor, "R h S"]
+) -> Float[Tensor, "R h TN"]:
+    weights = torch.bmm(key, queries)
+    weights.sub_(weights.amax(1, keepdim=True)).exp2_()
+    return torch.bmm(values, weights).div_(weights.sum(1, keepdim=True))
 
 
 def gated_gelu(gate: Float[Tensor, "R T F"], up: Float[Tensor, "R T F"]) -> Float[Tensor, "R T F"]:

@@ -1,5 +1,7 @@
 """Measures sampling, best-of-8 and a training step beside LeRobot 0.4.4, in turns in one process.
 
+LeRobot draws one action chunk per observation: for best-of-8 it gets the observation eight times, in one batch. With
+every speed-up of sampling stands the one that arithmetic alone would give, were both to compute at the same rate.
 Work is counted in CPU time of this process (other load on the machine does not enter it but through the caches), on
 one thread; the wall time of a call is printed beside it. Ratios are medians over rounds, and every round runs both.
 """
@@ -19,7 +21,8 @@ from torch import Tensor
 from serl_launcher.networks.frozen import FrozenPi0
 from serl_launcher.networks.pi0 import ModelInputs, Pi0
 from tools.bench_policy.cases import ASKED, SIZES, build, inputs_for
-from tools.bench_policy.lerobot_pi0 import LerobotPi0
+from tools.bench_policy.floor import lerobot_flop, sampling_floor
+from tools.bench_policy.lerobot_networks import LerobotNetwork
 from tools.bench_results import Result, table_of, write_results
 
 NUM_DRAWS = 8
@@ -34,6 +37,8 @@ class Comparison:
     name: str
     ours: Callable[[], object]
     theirs: Callable[[], object]
+    num_draws: int = 0
+    """Chunks per observation, where it is sampling."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -48,7 +53,9 @@ def main(argv: list[str] | None = None) -> int:
         results.append(Result(f"{size}/difference of actions", difference, "relative", at_most=MAX_DIFFERENCE))
         for comparison in comparisons:
             results += measure(size, comparison, rounds=arguments.rounds)
-            sys.stderr.write(f"{size} {comparison.name}: {results[-1].value:.2f}x\n")
+            sys.stderr.write(f"{results[-1].name}: {results[-1].value:.2f}x\n")
+            if comparison.num_draws:
+                results.append(arithmetic(size, comparison, cameras=arguments.cameras))
     sys.stdout.write(table_of(results) + "\n")
     write_results(arguments.output, results, cpu=platform.processor(), threads=arguments.threads,
                   torch=torch.__version__, cameras=arguments.cameras, batch=arguments.batch)  # fmt: skip
@@ -58,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
 def prepare(size: str, *, cameras: int, batch: int) -> tuple[list[Comparison], float]:
     """Returns what to measure at one size, and how far the two samplers' actions are apart, relative to their size."""
     network = build(SIZES[size])
-    theirs = LerobotPi0(network)
+    theirs = LerobotNetwork(network)
     frozen = FrozenPi0(network)
     frozen.prepare(NUM_STEPS)
     one = inputs_for(network.config, batch=1, cameras=cameras)
@@ -71,9 +78,14 @@ def prepare(size: str, *, cameras: int, batch: int) -> tuple[list[Comparison], f
     theirs.model.eval()
     comparisons = [
         Comparison(
-            "sample", lambda: frozen.sample(one, noise[:, :1]), lambda: theirs.sample(one, noise[0, :1], NUM_STEPS)
+            "sample", lambda: frozen.sample(one, noise[:, :1]), lambda: theirs.sample(one, noise[0, :1], NUM_STEPS), 1
         ),
-        Comparison("best-of-8", lambda: frozen.sample(one, noise), lambda: theirs.sample(copies, noise[0], NUM_STEPS)),
+        Comparison(
+            "best-of-8",
+            lambda: frozen.sample(one, noise),
+            lambda: theirs.sample(copies, noise[0], NUM_STEPS),
+            NUM_DRAWS,
+        ),
         _training(network, inputs_for(network.config, batch=batch, cameras=cameras)),
     ]
     return comparisons, difference
@@ -87,7 +99,7 @@ def _training(network: Pi0, inputs: ModelInputs) -> Comparison:
     shape = (len(inputs.state), config.horizon, config.max_action_dim)
     actions, noise = (torch.randn(shape, generator=generator) for _ in range(2))
     flow_time = torch.rand(len(inputs.state), generator=generator)
-    model = LerobotPi0(network)
+    model = LerobotNetwork(network)
     model.model.train()
 
     def update(optimizer: torch.optim.Optimizer, loss_of: Callable[[], Tensor]) -> None:
@@ -120,6 +132,15 @@ def measure(size: str, comparison: Comparison, *, rounds: int) -> list[Result]:
         Result(f"{name}/LeRobot", their_cpu, f"ms CPU ({their_wall:.1f} wall)"),
         Result(f"{name}/speed-up", speedup, "x", at_least=ASKED[comparison.name].get(size)),
     ]
+
+
+def arithmetic(size: str, comparison: Comparison, *, cameras: int) -> Result:
+    """Returns by how much LeRobot computes more, as a speed-up."""
+    network = build(SIZES[size])
+    one = inputs_for(network.config, batch=1, cameras=cameras)
+    ours = sampling_floor(network, one, num_draws=comparison.num_draws, num_steps=NUM_STEPS).flop
+    theirs = lerobot_flop(network.config, cameras=cameras, num_draws=comparison.num_draws, num_steps=NUM_STEPS)
+    return Result(f"{size}/{comparison.name}/by arithmetic alone", theirs / ours, "x")
 
 
 def _timed(run: Callable[[], object]) -> tuple[float, float]:

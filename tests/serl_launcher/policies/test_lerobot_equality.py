@@ -9,7 +9,7 @@ from serl_launcher.networks.pi0 import ModelInputs
 from serl_launcher.policies import NormStats, Pi0Policy, save_policy
 from serl_launcher.policies.formats.names import to_published
 from serl_launcher.policies.tokenizer import PromptTokenizer
-from tests.serl_launcher.policies.lerobot_reference import lerobot_on_stock_transformers
+from tools.bench_policy.lerobot_networks import CLASSES, arguments_of, build, lerobot_on_stock_transformers
 
 # Importing LeRobot alone takes a loaded machine minutes.
 pytestmark = pytest.mark.timeout(900)
@@ -68,35 +68,16 @@ def make_inputs(config):
     )
 
 
-def make_lerobot_network(module, config):
-    name = {"pi0": "PI0", "pi05": "PI05"}[config.name]
-    theirs = getattr(module, f"{name}Config")(
-        chunk_size=config.horizon,
-        n_action_steps=config.horizon,
-        max_state_dim=config.max_state_dim,
-        max_action_dim=config.max_action_dim,
-        image_resolution=(config.vision.image_size,) * 2,
-        device="cpu",
-    )
-    return getattr(module, f"{name}Pytorch")(theirs)
-
-
-def lerobot_arguments(config, inputs):
-    images, valid = inputs.images.unbind(1), inputs.image_valid.unbind(1)
-    arguments = (list(images), list(valid), inputs.tokens, inputs.token_valid)
-    return (*arguments, inputs.state) if config.name == "pi0" else arguments
-
-
 def relative_error(ours, theirs):
     return ((ours - theirs).norm() / theirs.norm()).item()
 
 
 def test_loss_gradient_and_samples_equal_lerobots(policy, lerobot):
     config, network = policy.config, policy.network
-    reference = make_lerobot_network(lerobot[config.name], config)
+    reference = build(lerobot[config.name], config)
     reference.load_state_dict(to_published(network.state_dict(), both_names=True), strict=True)
     inputs = make_inputs(config)
-    arguments = lerobot_arguments(config, inputs)
+    arguments = arguments_of(config, inputs)
     generator = torch.Generator().manual_seed(2)
     actions, noise = torch.randn((2, BATCH, config.horizon, config.max_action_dim), generator=generator)
     time = torch.rand(BATCH, generator=generator)
@@ -123,7 +104,7 @@ def test_what_we_save_acts_alike_in_lerobot(policy, lerobot, spec, tmp_path, cap
 
     config = policy.config
     save_policy(policy, tmp_path, layout="lerobot")
-    lerobot_policy = getattr(lerobot[config.name], {"pi0": "PI0Policy", "pi05": "PI05Policy"}[config.name])
+    lerobot_policy = getattr(lerobot[config.name], f"{CLASSES[config.name]}Policy")
     reference = lerobot_policy.from_pretrained(tmp_path)
     assert "All keys loaded successfully" in capsys.readouterr().out
     preprocess = PolicyProcessorPipeline.from_pretrained(tmp_path, config_filename="policy_preprocessor.json")
