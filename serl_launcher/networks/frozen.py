@@ -23,7 +23,7 @@ from torch import Tensor
 from serl_launcher.networks.compiled import compiled
 from serl_launcher.networks.frozen_layers import FrozenStream, FrozenVision, Modulation, rope_factors
 from serl_launcher.networks.gemma import GemmaRMSNorm
-from serl_launcher.networks.pi0 import ModelInputs, Pi0, time_embedding
+from serl_launcher.networks.pi0 import ModelInputs, Pi0, time_embedding, without_padding
 from serl_launcher.networks.pi05 import Pi05
 from serl_launcher.networks.sampling import flow_times, sample_euler
 
@@ -86,14 +86,12 @@ class FrozenPi0:
 
     def encode(self, inputs: ModelInputs) -> FrozenPrefix:
         """Returns what the actions attend to; one pass, whatever number of actions is drawn from it."""
-        tokens, token_valid = inputs.tokens, inputs.token_valid
-        is_dense = False
-        if tokens.device.type == "cpu":
-            longest = int(token_valid.sum(1).max())
-            tokens, token_valid = tokens[:, :longest], token_valid[:, :longest]
-            is_dense = bool(token_valid.all()) and bool(inputs.image_valid.all())
+        inputs = without_padding(inputs)
+        token_valid = inputs.token_valid
+        on_cpu = token_valid.device.type == "cpu"
+        is_dense = on_cpu and bool(token_valid.all()) and bool(inputs.image_valid.all())
         images = self._vision.forward(inputs.images)
-        text = F.embedding(tokens, self._embedding) * self.config.language.width**0.5
+        text = F.embedding(inputs.tokens, self._embedding) * self.config.language.width**0.5
         x_BPD = torch.cat([images, text.to(images.dtype)], 1)
         per_camera = images.shape[1] // inputs.images.shape[1]
         valid = torch.cat([inputs.image_valid.repeat_interleave(per_camera, 1), token_valid], 1)

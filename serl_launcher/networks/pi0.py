@@ -8,7 +8,7 @@ noise per observation, D width.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -134,7 +134,7 @@ class Pi0(nn.Module):
 
     def encode(self, inputs: ModelInputs) -> Prefix:
         """Runs vision and language once; bidirectional among valid tokens."""
-        return self.encode_with_features(inputs)[0]
+        return self.encode_with_features(without_padding(inputs))[0]
 
     def encode_with_features(self, inputs: ModelInputs) -> tuple[Prefix, Float[Tensor, "B P D"]]:
         """Returns the prefix, and its tokens as they enter the last layer: first every camera's, then the prompt's."""
@@ -224,6 +224,17 @@ class Pi0(nn.Module):
         times = time_embedding(time, self.config.expert.width).to(actions.dtype)
         joined = torch.cat([actions, (times if times.dim() == 3 else times[:, None]).expand_as(actions)], dim=-1)
         return self.action_time_mlp_out(F.silu(self.action_time_mlp_in(joined)))
+
+
+def without_padding(inputs: ModelInputs) -> ModelInputs:
+    """Returns inputs without the prompt slots that no sample uses, which nobody attends to.
+
+    Only on a CPU: elsewhere the host would have to wait for the device, and shapes would change.
+    """
+    if inputs.tokens.device.type != "cpu":
+        return inputs
+    length = int(inputs.token_valid.sum(1).max())
+    return replace(inputs, tokens=inputs.tokens[:, :length], token_valid=inputs.token_valid[:, :length])
 
 
 def time_embedding(time: Float[Tensor, "*B"], width: int) -> Float[Tensor, "*B D"]:

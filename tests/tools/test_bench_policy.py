@@ -56,6 +56,7 @@ def test_the_floor_is_the_longer_of_arithmetic_and_reading():
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.filterwarnings("ignore")
 def test_the_benchmark_gives_lerobots_actions_and_is_faster(tmp_path):
     from tools.bench_policy.__main__ import main
@@ -67,6 +68,7 @@ def test_the_benchmark_gives_lerobots_actions_and_is_faster(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 def test_the_gpu_benchmark_runs_anywhere(tmp_path):
     from tools.bench_policy_gpu import main
 

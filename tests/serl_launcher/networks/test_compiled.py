@@ -36,6 +36,7 @@ def test_what_is_handed_to_the_compiler_computes_the_same(name):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @pytest.mark.filterwarnings("ignore")
 def test_generated_code_computes_the_same():
     network, noise = small_network(), torch.randn(3, 1, 6, 4)

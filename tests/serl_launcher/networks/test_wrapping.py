@@ -98,6 +98,7 @@ def test_two_ranks_that_share_every_layer_learn_what_one_learns(name, recomputes
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+@pytest.mark.filterwarnings("ignore")  # The compiler warns of its own doings.
 @pytest.mark.parametrize("name", ["pi0", "pi05"])
 def test_compiled_layers_give_the_same_loss_and_gradients(name):
     results = []

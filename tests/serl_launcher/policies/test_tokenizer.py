@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from serl_launcher.policies.tokenizer import discretize, state_prompt
+from serl_launcher.errors import CheckpointError
+from serl_launcher.policies.tokenizer import PromptTokenizer, discretize, state_prompt
 
 
 @pytest.mark.parametrize(
@@ -30,6 +31,11 @@ def test_tokens_of_a_state_prompt_decode_to_it(digit_tokenizer):
 def test_without_a_state_the_layout_is_that_of_pi0(digit_tokenizer):
     ids, valid = digit_tokenizer(["fold the towel"])
     assert digit_tokenizer._processor.decode(ids[0, valid[0]].tolist()) == "fold the towel\n"
+
+
+def test_a_missing_model_says_how_to_go_on_offline(tmp_path):
+    with pytest.raises(CheckpointError, match=r"policy\.tokenizer_path to a local copy .* \(gated"):
+        PromptTokenizer.from_file(tmp_path / "paligemma_tokenizer.model", 48)
 
 
 def test_a_prompt_that_is_too_long_is_cut_with_a_warning(digit_tokenizer, caplog):
