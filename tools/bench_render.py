@@ -1,7 +1,7 @@
 """How much faster MuJoCo draws without shadows and multisampling: `MUJOCO_GL=osmesa python -m tools.bench_render`.
 
-Draws each camera task both ways, in turns in one process, and prints milliseconds of CPU per step (all threads, pictures
-included) and the ratio.
+Draws each camera task both ways, in turns in one process, and prints milliseconds of CPU per step (all threads,
+pictures included) and the ratio.
 """
 
 import argparse
