@@ -76,7 +76,7 @@ def sample_actor(root: Path, *, hours: float, overrides: Sequence[str], tell: bo
     return samples
 
 
-def draw(samples: Sequence[Sample], growth: Growth, path: Path) -> None:
+def draw(samples: Sequence[Sample], path: Path) -> None:
     """Writes a PNG: resident memory over robot time."""
     # A canvas of its own instead of pyplot: no display, no global state.
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -86,12 +86,13 @@ def draw(samples: Sequence[Sample], growth: Growth, path: Path) -> None:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     hours = [sample.robot_hours for sample in samples]
+    early = samples[len(samples) // 10].own
     axes.plot(hours, [sample.total for sample in samples], label="resident", color="#4a5568")
     axes.plot(hours, [sample.own for sample in samples], label="of it allocated (anonymous)", color="#2b6cb0")
     axes.plot(hours, [sample.files for sample in samples], label="of it mapped files", color="#dd6b20")
     axes.set(
         xlabel="hours of robot time", ylabel="MiB", ylim=(0, None), xlim=(0, None),
-        title=f"Memory of an actor: {growth.mib_per_hour:+.2f} MiB allocated per hour in the second half",
+        title=f"Memory of an actor: {early:.1f} MiB allocated after a tenth, {samples[-1].own:.1f} at the end",
     )  # fmt: skip
     axes.grid(visible=True, alpha=0.3)
     axes.legend(loc="lower right", fontsize=9)
@@ -115,12 +116,13 @@ def main() -> int:
     hours = [sample.robot_hours for sample in samples]
     growth = growth_of(hours, [sample.own for sample in samples])
     total = growth_of(hours, [sample.total for sample in samples])
-    draw(samples, growth, chosen.plot)
+    draw(samples, chosen.plot)
     if chosen.json:
         chosen.json.parent.mkdir(parents=True, exist_ok=True)
         chosen.json.write_text(json.dumps([asdict(sample) for sample in samples]) + "\n")
     sys.stdout.write(
         f"{hours[-1]:.2f} h of robot time in {minutes:.1f} min. Second half: allocated {growth.mib:.1f} MiB, "
+        f"from {samples[len(samples) // 10].own:.1f} after a tenth of the run to {samples[-1].own:.1f} at its end, "
         f"{growth.mib_per_hour:+.2f} MiB/h ({growth.percent_per_hour:+.2f} %/h); resident {total.mib:.1f} MiB, "
         f"{total.mib_per_hour:+.2f} MiB/h. Plot: {chosen.plot}.\n"
     )

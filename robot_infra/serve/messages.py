@@ -112,7 +112,7 @@ def decode_question(frame: Frame) -> Question:
     return _decoded(_questions, frame)
 
 
-def decode_answer(frame: bytes) -> Answer:
+def decode_answer(frame: Frame) -> Answer:
     """Returns the answer in a frame; raises ProtocolError where it is none."""
     return _decoded(_answers, frame)
 

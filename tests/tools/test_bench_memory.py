@@ -22,7 +22,7 @@ def test_what_is_allocated_at_the_start_is_no_growth():
 
 def test_the_samples_become_a_picture(tmp_path: Path):
     samples = [Sample(robot_hours=hour, total=80, own=50, files=30) for hour in HOURS]
-    draw(samples, growth_of(HOURS, [50.0] * len(HOURS)), tmp_path / "memory.png")
+    draw(samples, tmp_path / "memory.png")
     assert (tmp_path / "memory.png").read_bytes().startswith(b"\x89PNG")
 
 

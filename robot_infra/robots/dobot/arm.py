@@ -9,6 +9,7 @@ import math
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -28,6 +29,23 @@ FIRST_FEEDBACK_S = 5.0
 ENABLE_S = 15.0
 """A controller needs several seconds to release the brakes."""
 MODES_TO_MOVE = (RobotMode.ENABLED, RobotMode.RUNNING)
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A straight motion between two positions, [7] each."""
+
+    start: np.ndarray
+    goal: np.ndarray
+    begin_s: float
+    end_s: float
+    """When the goal is reached; the arm stays there."""
+
+    def at(self, now: float) -> np.ndarray:
+        """Returns where the arm is to be now, [7]."""
+        if now >= self.end_s:
+            return self.goal
+        return self.start + (now - self.begin_s) / (self.end_s - self.begin_s) * (self.goal - self.start)
 
 
 class DobotArm:
@@ -51,7 +69,7 @@ class DobotArm:
         """How often commands fell silent while the arm was to be moved."""
         self._lock = threading.Lock()
         self._stop = threading.Event()
-        self._line: tuple[np.ndarray, np.ndarray, float] | None = None  # From, to, and when it began.
+        self._line: _Line | None = None
         self._is_holding = True
         self._opening = self._wanted_opening = math.nan
         self._threads: list[threading.Thread] = []
@@ -84,11 +102,18 @@ class DobotArm:
         )
 
     def command(self, target: np.ndarray) -> None:
-        """Commands float [7] for one period; the arm is there at its end, and stays where no further command comes."""
+        """Commands float [7] for one period; the arm is there at its end, and stays where no further command comes.
+
+        A command that comes before the one before was executed, after a tick that was late, does not shorten that
+        one's time: what is left of both motions gets the time of both, so that no command is faster than it was made.
+        """
         self.check()
         now = time.monotonic()
         with self._lock:
-            self._line = (self._wanted(now), np.asarray(target, np.float64), now)
+            line = self._line
+            assert line is not None, "The line is set when the arm is enabled."
+            end_s = max(line.end_s, now) + self._period_s
+            self._line = _Line(line.at(now), np.asarray(target, np.float64), begin_s=now, end_s=end_s)
             self._is_holding = False
 
     def check(self) -> None:
@@ -143,7 +168,8 @@ class DobotArm:
             self._await(lambda feedback: feedback.mode in MODES_TO_MOVE, "enabled")
         with self._lock:
             here = np.append(self.feedback.newest(max_age_s=FIRST_FEEDBACK_S).joints, self._opening)
-            self._line = (here, here, time.monotonic())
+            now = time.monotonic()
+            self._line = _Line(here, here, begin_s=now, end_s=now)
 
     def _await(self, is_so: Callable[[Feedback], bool], what: str) -> None:
         give_up_s = time.monotonic() + ENABLE_S
@@ -166,12 +192,6 @@ class DobotArm:
         if self.faults.fault is None:
             logger.error("%s", message)
         self.faults.trip(safety.Fault(kind=kind, message=message))
-
-    def _wanted(self, now: float) -> np.ndarray:
-        """Returns where the arm is to be now, [7]."""
-        assert self._line is not None, "The line is set when the arm is enabled."
-        start, goal, began_s = self._line
-        return start + min((now - began_s) / self._period_s, 1.0) * (goal - start)
 
     def _stream(self) -> None:
         """Sends the wanted position at the servo rate."""
@@ -199,7 +219,7 @@ class DobotArm:
         with self._lock:
             if self._line is None:
                 return
-            wanted, began_s = self._wanted(now), self._line[2]
+            wanted, began_s = self._line.at(now), self._line.begin_s
             if not self._is_holding and safety.is_silent(last_command_s=began_s, now_s=now, period_s=self._period_s):
                 self._is_holding = True
                 self.num_holds += 1

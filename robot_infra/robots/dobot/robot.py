@@ -113,6 +113,7 @@ class DobotXTrainer:
             arm.clear_fault(by=by)
         self.gate.begin(self._state())
         self.gate.clear_fault(by=by)
+        self.clock.start()
 
     def close(self) -> None:
         """Lets go of everything; the arms keep their position."""

@@ -23,6 +23,8 @@ from serl_launcher.config.environment import EnvironmentConfig
 
 HZ, SERVO_HZ = 10.0, 30.0
 SERVO_S = 1 / SERVO_HZ
+LOOK_S = 1e-6
+"""To look at the clock takes so long."""
 MAX_SPEED = 2.0
 DRIVER = "robot_infra.robots.dobot"
 MARGIN_RAD = 0.3
@@ -41,16 +43,15 @@ class SteppedTime:
     arms: list[DobotArm] = field(default_factory=list)
     now_s: float = 1000.0
     num_points: int = 0
-    _left_s: float = 0.0
 
     def monotonic(self) -> float:
+        self.now_s += LOOK_S
         return self.now_s
 
     def sleep(self, seconds: float) -> None:
-        self._left_s += seconds
-        while self._left_s > 1e-9:
-            step_s = min(self._left_s, SERVO_S)
-            self._left_s -= step_s
+        end_s = self.now_s + seconds
+        while self.now_s < end_s:
+            step_s = min(end_s - self.now_s, SERVO_S)
             self.now_s += step_s
             for arm in self.arms:
                 arm.send_point(SERVO_S)
@@ -124,6 +125,7 @@ def stepped_robot(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[DobotXTrain
             stack.callback(controller.close)
         for module in ("robot_infra.clock", f"{DRIVER}.robot", f"{DRIVER}.arm", f"{DRIVER}.feedback"):
             monkeypatch.setattr(f"{module}.time", stepped)
+        monkeypatch.setattr("robot_infra.clock.EARLY_S", 0.0)
         monkeypatch.setattr(f"{DRIVER}.arm.FeedbackReader", lambda host, port: SteppedReader(stepped, port))
         monkeypatch.setattr(f"{DRIVER}.arm.Dashboard", lambda host, port, **_: SteppedDashboard(stepped, port))
         monkeypatch.setattr(DobotArm, "_stream", lambda arm: None)

@@ -71,6 +71,18 @@ def test_an_arm_moves_on_the_line_between_two_commands(controller: EmulatedContr
     assert controller.physics.target[0] < START[0] + 0.2
 
 
+def test_two_commands_at_once_get_the_time_of_two(controller: EmulatedController, arm: DobotArm):
+    """A late tick is followed by the next one at once: neither may be driven faster than it was made."""
+    began_s = time.monotonic()
+    arm.command(target(0.1))
+    arm.command(target(0.2))
+    while controller.physics.target[0] < START[0] + 0.2 - 1e-9:
+        share = (time.monotonic() - began_s) / (2 * PERIOD_S)
+        assert controller.physics.target[0] <= START[0] + 0.2 * share + 1e-6
+        time.sleep(0.001)
+    assert time.monotonic() - began_s >= 2 * PERIOD_S
+
+
 def test_silence_is_a_hold_and_no_fault(controller: EmulatedController, arm: DobotArm):
     arm.command(target(0.1))
     wait_until(lambda: arm.num_holds == 1)
