@@ -135,7 +135,7 @@ def _checked(override: Override) -> str:
             choices = ", ".join(groups[key])
             raise ConfigError(f"{key}: expected one of {choices}; got {choice!r}.{_nearest(choice, groups[key])}")
         return text
-    if any(key.startswith(f"{parent}.") for parent in free_keys()):
+    if any(key == parent or key.startswith(f"{parent}.") for parent in free_keys()):
         # To Hydra, new members of an open mapping are additions.
         return f"++{text.lstrip('+')}"
     if key not in keys and not key.startswith("hydra."):

@@ -98,6 +98,11 @@ def test_free_options_need_no_declaration() -> None:
     assert load(["environment.options.friction=0.3"]).environment.options == {"friction": 0.3}
 
 
+def test_free_options_may_be_given_together() -> None:
+    options = load(["environment.options={address: robot-pc, port: 5590, keys_dir: /keys/robots/actor}"])
+    assert options.environment.options == {"address": "robot-pc", "port": 5590, "keys_dir": "/keys/robots/actor"}
+
+
 def test_a_wrong_command_line_ends_with_one_message_and_status_2() -> None:
     result = run("environment.hzz=3")
     assert result.returncode == 2
