@@ -15,6 +15,8 @@ from serl_launcher.errors import ConfigError
 
 RENDER = "render"
 PROMPT_LENGTH = 200
+MODELS = ("model", "_env.physics.model")
+"""Where MuJoCo's model is: Gymnasium's own tasks, and those of dm_control."""
 _SUCCESS = ("success", "is_success", "succeed")
 """What tasks call it when they are solved."""
 
@@ -208,11 +210,15 @@ def _named(name: str) -> Callable[[gymnasium.Env[Any, Any]], gymnasium.Env[Any, 
 
 
 def render_fast(env: gymnasium.Env[Any, Any]) -> None:
-    """Switches shadows and multisampling of a MuJoCo task off; does nothing to others."""
-    model = getattr(env.unwrapped, "model", None)
-    if model is not None and hasattr(model, "light_castshadow"):
-        model.light_castshadow[:] = 0
-        model.vis.quality.offsamples = 0
+    """Switches shadows and multisampling of a MuJoCo task off, before its first picture; does nothing to others."""
+    for path in MODELS:
+        found: Any = env.unwrapped  # Any: whatever a simulator is made of.
+        for name in path.split("."):
+            found = getattr(found, name, None)
+        if hasattr(found, "light_castshadow"):
+            found.light_castshadow[:] = 0
+            found.vis.quality.offsamples = 0
+            return
 
 
 def leaves(space: spaces.Space[Any], path: str = "") -> Iterator[str]:

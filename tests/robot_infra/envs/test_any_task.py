@@ -1,6 +1,7 @@
 import importlib.util
 import os
 from contextlib import closing
+from types import SimpleNamespace
 from typing import Any
 
 import gymnasium
@@ -9,6 +10,7 @@ import pytest
 from gymnasium import spaces
 
 from robot_infra.envs import build
+from robot_infra.envs.any_task import render_fast
 from serl_launcher.config.environment import EnvironmentConfig
 from serl_launcher.config.loader import load
 from serl_launcher.errors import ConfigError
@@ -142,6 +144,20 @@ def test_a_wrapper_of_gymnasium_goes_around_the_task_first():
 def test_cameras_must_be_those_of_the_configuration():
     with pytest.raises(ConfigError, match="image_keys"):
         build(EnvironmentConfig(name="gymnasium", image_keys=["cam"], options={"id": "Reach-v0"}))
+
+
+@pytest.mark.parametrize("path", ["model", "_env.physics.model"])
+def test_shadows_and_multisampling_go_wherever_a_simulator_keeps_its_model(path: str):
+    model = SimpleNamespace(
+        light_castshadow=np.ones(3, np.int32), vis=SimpleNamespace(quality=SimpleNamespace(offsamples=4))
+    )
+    task, held = Reach(), model
+    for name in reversed(path.split(".")[1:]):
+        held = SimpleNamespace(**{name: held})
+    setattr(task, path.partition(".")[0], held)
+    render_fast(task)
+    assert (model.light_castshadow.tolist(), model.vis.quality.offsamples) == ([0, 0, 0], 0)
+    render_fast(Reach())
 
 
 TASKS = {
