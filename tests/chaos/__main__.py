@@ -20,12 +20,14 @@ def main() -> int:
     parser.add_argument("--rate-hz", type=float, default=25.0, help="steps per second and actor")
     parser.add_argument("--trainer", action="store_true", help="train a policy meanwhile, and kill its trainer too")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--patience", type=float, default=1.0, help="factor on waits, for a machine that is busy")
     parser.add_argument("--directory", type=Path, help="kept; without it a temporary one, kept after a violation")
     chosen = parser.parse_args()
     directory = chosen.directory or Path(tempfile.mkdtemp(prefix="chaos-"))
     campaign = Campaign(
         directory=directory, num_steps=chosen.steps, num_faults=chosen.faults, num_actors=chosen.actors,
         rate_hz=chosen.rate_hz, seed=chosen.seed, tell=_teller(), has_trainer=chosen.trainer,
+        patience=chosen.patience,
         kinds=KINDS_WITH_TRAINER if chosen.trainer else KINDS,
     )  # fmt: skip
     try:

@@ -53,6 +53,8 @@ class Campaign:
     kinds: Sequence[str] = KINDS
     """What may go wrong."""
     seed: int = 0
+    patience: float = 1.0
+    """Factor on every wait before the system is called hung, for machines that others keep busy."""
     tell: Callable[[str], None] = lambda _: None
 
     def run(self) -> Result:
@@ -92,18 +94,18 @@ class Campaign:
         recorded = lambda: sum(actor.history.num_steps for actor in actors)  # noqa: E731
         is_up = lambda: all(actor.history.acknowledged_seq for actor in actors)  # noqa: E731
         poll = lambda: _look_after(learner, actors, faults)  # noqa: E731
-        if not wait_until(is_up, START_S, poll):
+        if not wait_until(is_up, self.patience * START_S, poll):
             raise Hang("Not every actor has delivered something before the first fault.")
         before = [0] * len(actors)
         for number in range(self.num_faults):
             due = self.num_steps * (number + 1) // (self.num_faults + 1)
-            if not wait_until(lambda due=due: recorded() >= due, PROGRESS_S, poll):
+            if not wait_until(lambda due=due: recorded() >= due, self.patience * PROGRESS_S, poll):
                 raise Hang(f"Only {recorded()} of {due} steps were recorded after {number} faults.")
             wait_until(lambda before=before: _have_all_delivered(actors, before), self.recovery_s, poll)
             what = faults.inject()
             before = [actor.history.acknowledged_seq for actor in actors]
             self.tell(f"{recorded():6d} steps, fault {number + 1:3d}: {what}")
-        if not wait_until(lambda: recorded() >= self.num_steps, PROGRESS_S, poll):
+        if not wait_until(lambda: recorded() >= self.num_steps, self.patience * PROGRESS_S, poll):
             raise Hang(f"Only {recorded()} of {self.num_steps} steps were recorded.")
 
     def _deliver(self, learner: Learner, actors: list[ActorProcess], faults: Faults) -> None:
@@ -113,21 +115,21 @@ class Campaign:
         for actor in actors:
             actor.finish()
         poll = lambda: _look_after(learner, actors, faults)  # noqa: E731
-        if not wait_until(lambda: all(actor.is_finished for actor in actors), DELIVER_S, poll):
+        if not wait_until(lambda: all(actor.is_finished for actor in actors), self.patience * DELIVER_S, poll):
             left = {actor.history.actor_id: actor.history.ended_seq for actor in actors if not actor.is_finished}
-            raise Hang(f"Actors {sorted(left)} have not delivered everything in {DELIVER_S:g} s.")
+            raise Hang(f"Actors {sorted(left)} have not delivered everything in {self.patience * DELIVER_S:g} s.")
 
     def _stop(self, learner: Learner) -> list[str]:
         notes = []
         for _ in range(SEALING_ROUNDS):
             self.tell("Everything is acknowledged; the learner seals and ends.")
-            status = learner.stop(STOP_S)
+            status = learner.stop(self.patience * STOP_S)
             if status != 0:
                 notes.append(f"the learner ended with status {status}")
             if not read_journal(learner.run_directory / "journal"):
                 break
             learner.start()  # A slow disk: what is left is sealed by the next start.
-            wait_until(learner.is_serving, START_S, lambda: None)
+            wait_until(learner.is_serving, self.patience * START_S, lambda: None)
         return notes
 
 
