@@ -74,12 +74,12 @@ def test_an_episode_begins_at_the_reset_pose_and_ends_by_time(robot: DobotXTrain
     np.testing.assert_allclose(robot.reset(seed=1).state, home_pose(), atol=0.05)
 
 
-def test_ticks_end_in_time(robot: DobotXTrainer):
+def test_four_ticks_take_their_time(robot: DobotXTrainer):
     robot.reset(seed=0)
     began_s = time.monotonic()
     for _ in range(4):
         robot.step(home_pose().astype(np.float32))
-    assert time.monotonic() - began_s == pytest.approx(0.4, abs=0.4)
+    assert time.monotonic() - began_s >= 0.4 - 0.01
     assert robot.clock.num_ticks >= 4
 
 
