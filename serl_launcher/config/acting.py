@@ -28,7 +28,7 @@ class ActingConfig:
     chunking_schedule: str = "exponential"
     """How guidance fades from the delay to the end of the old chunk: `exponential`, `linear`, `ones` or `zeros`."""
     max_guidance: float = 10.0
-    """Upper limit of the guidance; the paper uses 5, LeRobot 10."""
+    """Upper limit of the guidance, never more than there are sampling steps; the paper uses 5, LeRobot 10."""
 
     def __post_init__(self) -> None:
         for key, choices in _CHOICES.items():

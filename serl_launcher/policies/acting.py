@@ -98,7 +98,9 @@ def sample_after(
     if config.chunking == "given" or (config.chunking == "auto" and is_trained):
         given = ConditionedFlow(flow, under_way)
         return sample_euler(given, given.begin(noise), num_steps)
-    guided = GuidedFlow(flow, under_way, schedule=config.chunking_schedule, max_guidance=config.max_guidance)
+    # A step of 1/n moves by guidance/n of the error: more than n overshoots, and the chunk may end far from both.
+    strength = min(config.max_guidance, float(num_steps))
+    guided = GuidedFlow(flow, under_way, schedule=config.chunking_schedule, max_guidance=strength)
     return sample_euler(guided, noise, num_steps)
 
 
