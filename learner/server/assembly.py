@@ -20,7 +20,7 @@ from learner.server.inference import InferenceService
 from learner.server.ingest import Ingest
 from learner.server.policy_watcher import PolicyWatcher
 from learner.server.requests import NoInference, Policy
-from learner.server.sealing import Sealer, open_writer
+from learner.server.sealing import Sealer, open_writer, warm_up
 from learner.status_file import StatusFile
 from serl_launcher.config import RunConfig
 from serl_launcher.config.training import ServerConfig
@@ -65,6 +65,7 @@ class LearnerServer:
         Raises:
             HiorsError: A part failed; start the process again.
         """
+        warm_up()
         self._gateway.bind()
         self._frontends.start()
         self._is_ready = True

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import lmdb
+import pyarrow as pa
 
 from serl_launcher import failpoints
 from serl_launcher.datasets.writer import DatasetWriter
@@ -167,6 +168,11 @@ class Sealer:
             RETRY_S,
             reason,
         )
+
+
+def warm_up() -> None:
+    """Makes pyarrow import what it imports with its first array: over a second in which no robot should wait."""
+    pa.array([b""], pa.binary())
 
 
 def open_writer(root: Path, spec: RobotSpec, stop: threading.Event) -> DatasetWriter | None:

@@ -17,7 +17,7 @@ from learner.server.gateway import Gateway
 from learner.server.inference import InferenceService
 from learner.server.ingest import Ingest
 from learner.server.policy_watcher import PolicyWatcher
-from learner.server.sealing import Sealer
+from learner.server.sealing import Sealer, warm_up
 from serl_launcher.config.training import ServerConfig
 from serl_launcher.config.transport import TransportConfig
 from serl_launcher.datasets.writer import DatasetWriter
@@ -83,6 +83,7 @@ def _serve_hiors(order: ServerOrder, stack: contextlib.ExitStack) -> tuple[int, 
     stop = threading.Event()
     threads = [threading.Thread(target=gateway.run, args=(stop,))]
     if order.is_sealing:
+        warm_up()
         threads.append(threading.Thread(target=_seal, args=(root / "dataset", journal, ingest, stop)))
     for thread in threads:
         thread.start()
