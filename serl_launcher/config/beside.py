@@ -55,7 +55,7 @@ class RewardsConfig:
     stage_paths: list[str] = field(default_factory=list)
     """`process`: directories of such classifiers, one per stage, in order."""
     goal: dict[str, float] = field(default_factory=dict)
-    """`naive`: values of states by name, in the robot's units."""
+    """`naive`: values of states by name, in the robot's units; on a command line `+actor.rewards.goal={j0: 0.1}`."""
     goal_scale: float = 0.5
     """`naive`: distance at which a step earns 0."""
     goal_radius: float = 0.05
