@@ -35,13 +35,15 @@ class ExactStatistics:
         """Counts rows of float32, each as often as its weight (once)."""
         if not len(rows):
             return
-        keys = _sortable(np.asarray(rows, np.float32))
+        rows = np.asarray(rows, np.float32)
         if self._lower is None:
-            self._add_moments(np.asarray(rows, np.float64), weights)
-            self._upper += _histograms(keys >> 16, weights)
-        else:
-            for number, target in enumerate(self._targets):
-                self._lower[number] += _histograms(keys & 0xFFFF, weights, where=keys >> 16 == target)
+            self._add_moments(rows.astype(np.float64), weights)
+        keys = _sortable(np.ascontiguousarray(rows.T))
+        for dimension, upper in enumerate(keys >> 16):
+            if self._lower is None:
+                self._upper[dimension] += _histogram(upper, weights)
+            else:
+                self._add_lower(dimension, keys[dimension], upper=upper, weights=weights)
 
     def next_pass(self) -> None:
         """Ends the first pass; raises ValueError where it saw nothing."""
@@ -67,6 +69,17 @@ class ExactStatistics:
             q01=low.tolist(),
             q99=high.tolist(),
         )
+
+    def _add_lower(
+        self, dimension: int, keys: UInt32[ndarray, " N"], *, upper: UInt32[ndarray, " N"], weights: ndarray | None
+    ) -> None:
+        """Counts the lower bits of the numbers in the buckets that are wanted; neighbours often share theirs."""
+        assert self._lower is not None
+        targets = self._targets[:, dimension]
+        for target in np.unique(targets):
+            chosen = np.flatnonzero(upper == target)
+            histogram = _histogram(keys[chosen] & 0xFFFF, None if weights is None else weights[chosen])
+            self._lower[targets == target, dimension] += histogram
 
     def _ranks(self) -> list[int]:
         """Returns the two places in the order between which each quantile lies."""
@@ -98,7 +111,8 @@ class ExactStatistics:
 def _sortable(values: Float[ndarray, "N D"]) -> UInt32[ndarray, "N D"]:
     """Maps float32 numbers to integers of the same order."""
     bits = np.ascontiguousarray(values).view(np.uint32)
-    return np.where(bits >> 31, ~bits, bits | np.uint32(1 << 31))
+    is_negative = (bits.view(np.int32) >> 31).view(np.uint32)
+    return bits ^ (is_negative | np.uint32(1 << 31))
 
 
 def _from_sortable(keys: UInt32[ndarray, " D"]) -> Float[ndarray, " D"]:
@@ -106,19 +120,9 @@ def _from_sortable(keys: UInt32[ndarray, " D"]) -> Float[ndarray, " D"]:
     return np.where(keys >> 31, keys ^ np.uint32(1 << 31), ~keys).astype(np.uint32).view(np.float32)
 
 
-def _histograms(
-    keys: UInt32[ndarray, "N D"], weights: Int[ndarray, " N"] | None, where: ndarray | None = None
-) -> Int[ndarray, "D K"]:
-    """Returns how often each of 65536 keys occurs in each column, among those selected."""
-    counts = np.zeros((keys.shape[1], _BUCKETS), np.int64)
-    for dimension in range(keys.shape[1]):
-        selected = slice(None) if where is None else where[:, dimension]
-        chosen = keys[selected, dimension]
-        if weights is None:
-            counts[dimension] = np.bincount(chosen, minlength=_BUCKETS)
-        else:
-            counts[dimension] = np.bincount(chosen, weights=weights[selected], minlength=_BUCKETS)
-    return counts
+def _histogram(keys: UInt32[ndarray, " N"], weights: Int[ndarray, " N"] | None) -> Int[ndarray, " K"]:
+    """Returns how often each of 65536 keys occurs."""
+    return np.bincount(keys, weights=weights, minlength=_BUCKETS).astype(np.int64)
 
 
 def _bucket_of(histogram: Int[ndarray, " K"], rank: int) -> tuple[int, int]:
