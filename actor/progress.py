@@ -123,6 +123,11 @@ class Progress:
         last = list(self.recent)[-num_episodes:]
         return sum(episode.num_takeovers > 0 for episode in last) / max(len(last), 1)
 
+    def human_s(self, num_episodes: int = RECENT) -> float:
+        """Returns for how many seconds of the last episodes the person was in control, by their share of the steps."""
+        last = list(self.recent)[-num_episodes:]
+        return sum(episode.duration_s * episode.num_human_steps / max(episode.num_steps, 1) for episode in last)
+
     def steps_per_s(self, num_episodes: int = RECENT) -> float:
         """Returns recorded steps per second of the last episodes, waiting included."""
         last = list(self.recent)[-num_episodes:]
@@ -131,7 +136,7 @@ class Progress:
 
     def values(self) -> dict[str, float | int | str]:
         """Returns what the learner and the status file are told."""
-        last = self.recent[-1] if self.recent else None
+        last, recent = self.recent[-1] if self.recent else None, list(self.recent)[-20:]
         return {
             "num_episodes": self.num_finished,
             "num_started": self.num_started,
@@ -140,6 +145,9 @@ class Progress:
             "success_rate_50": self.success_rate(50),
             "intervention_rate_20": self.intervention_rate(20),
             "takeover_rate_20": self.takeover_rate(20),
+            "num_takeovers_20": sum(episode.num_takeovers for episode in recent),
+            "num_human_steps_20": sum(episode.num_human_steps for episode in recent),
+            "human_s_20": self.human_s(20),
             "steps_per_s": self.steps_per_s(),
             "policy_version": last.policy_version if last else -1,
             "last_outcome": last.outcome.value if last else "",

@@ -50,6 +50,16 @@ def test_rates_look_at_the_last_episodes_only(path: Path):
     assert progress.steps_per_s() == pytest.approx(5.0)
 
 
+def test_count_and_duration_of_interventions_are_told(path: Path):
+    progress = Progress.load(path)
+    for human in (0, 5, 10):
+        progress.finish(episode(human, human=human))
+    values = progress.values()
+    # Episodes of 2 s, of which none, half and all were driven by the person.
+    assert values["human_s_20"] == pytest.approx(3.0)
+    assert (values["num_takeovers_20"], values["num_human_steps_20"]) == (2, 15)
+
+
 def test_before_the_first_episode_all_rates_are_zero(path: Path):
     values = Progress.load(path).values()
     assert (values["success_rate_20"], values["intervention_rate_20"], values["steps_per_s"]) == (0, 0, 0)
