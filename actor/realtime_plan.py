@@ -10,6 +10,7 @@ then, so that the robot never waits while a chunk is longer than latency and exe
 out all the same, the robot holds still, and the next chunk begins with its first action.
 """
 
+import math
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -163,11 +164,9 @@ class RealTimePlan:
             return self.max_under_way
         if not self._active:
             return 1
-        # Asked every s ticks, chunks of H actions that arrive d ticks late follow one another while s <= H - d; one
-        # tick more is kept for an answer that is later than any before.
-        delay = self.latency.ticks + 1
-        left = len(self._active[-1].chunk.actions) - delay
-        return min(self.max_under_way, delay // left + 1) if left > 0 else self.max_under_way
+        # Asked every s ticks, chunks of H actions that arrive d ticks late follow one another while s <= H - d.
+        left = len(self._active[-1].chunk.actions) - self.latency.ticks
+        return min(self.max_under_way, math.ceil(self.latency.ticks / left)) if left > 0 else self.max_under_way
 
     def _unfinished(self) -> Unfinished | None:
         if self.chunking != RTC or not self._active:
