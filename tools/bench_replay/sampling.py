@@ -1,5 +1,6 @@
 """Random samples per second and core, and how long a batch takes with two workers: hiors beside `LeRobotDataset`."""
 
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -73,10 +74,15 @@ def batches_lerobot(root: Path, *, form: str, backend: str | None, num_batches: 
 
 
 def best_video_backend() -> str:
-    """Returns `torchcodec` where it works on this machine, else `pyav`."""
+    """Returns `torchcodec` where it works on this machine, else `pyav`, and says why."""
     try:
         from torchcodec.decoders import VideoDecoder  # noqa: F401 - Importing it is the question.
-    except (ImportError, RuntimeError, OSError):
+    except (ImportError, RuntimeError, OSError) as exc:
+        reason = next((line for line in str(exc).splitlines() if line.strip()), type(exc).__name__)
+        sys.stderr.write(
+            f"torchcodec is left out, LeRobot's video form is read by pyav: {reason.strip()} "
+            "Install FFmpeg's libraries (apt-get install ffmpeg) to measure it too.\n"
+        )
         return "pyav"
     return "torchcodec"
 
