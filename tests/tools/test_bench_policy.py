@@ -8,7 +8,7 @@ import torch
 from serl_launcher.config.policy import PolicyConfig
 from serl_launcher.networks.build import build_network
 from serl_launcher.networks.pi0 import ModelInputs
-from tools.bench_policy.floor import Floor, sampling_floor
+from tools.bench_policy.floor import Floor, lerobot_flop, sampling_floor
 
 
 def published(name, prompt_tokens):
@@ -53,6 +53,18 @@ def test_more_draws_read_no_more_weights():
 def test_the_floor_is_the_longer_of_arithmetic_and_reading():
     assert Floor(2e12, 1e9).milliseconds(tflops=1000, terabytes_per_s=1) == pytest.approx(2.0)
     assert Floor(1e12, 4e9).milliseconds(tflops=1000, terabytes_per_s=1) == pytest.approx(4.0)
+
+
+def test_lerobot_computes_padding_and_a_prefix_for_every_chunk():
+    config = PolicyConfig()
+    one, eight = (lerobot_flop(config, cameras=3, num_draws=n, num_steps=10) for n in (1, 8))
+    assert eight == 8 * one
+    # 816 prefix tokens through 18 layers of 110.1 M, 768 patches through 0.41 B, 51 tokens through 0.31 B ten times.
+    dense = 2 * (816 * 18 * 110_104_576 + 768 * 0.41e9 + 510 * 0.311e9)
+    assert one == pytest.approx(dense, rel=0.08)
+    network, inputs = published("pi0", 12)
+    ours = sampling_floor(network, inputs, num_draws=8, num_steps=10).flop
+    assert eight / ours == pytest.approx(5.3, rel=0.02)
 
 
 @pytest.mark.slow
