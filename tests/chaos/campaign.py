@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.chaos.checker import Verdict, compare, read_dataset, read_journal
+from tests.chaos.checker import Verdict, compare, join, read_dataset, read_journal
 from tests.chaos.faults import KINDS, Faults
 from tests.chaos.processes import ActorProcess, Learner, wait_until
 
@@ -78,14 +78,15 @@ class Campaign:
         histories = [actor.history for actor in actors]
         sealed = read_dataset(learner.run_directory / "replay_buffer")
         unsealed = read_journal(learner.run_directory / "journal")
-        verdict = compare(histories, [*sealed, *unsealed])
+        found = join(sealed, unsealed)
+        verdict = compare(histories, found)
         return Result(
             verdict=verdict,
             faults=faults.counts,
             wall_s=time.monotonic() - began_s,
             num_actor_starts=sum(history.num_starts for history in histories),
             num_connections=sum(actor.proxy.num_connections for actor in actors),
-            num_unsealed=len(unsealed),
+            num_unsealed=len(found) - len(sealed),
             notes=notes,
         )
 

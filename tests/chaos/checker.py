@@ -1,6 +1,7 @@
 """Compares what actors recorded with what stock parquet readers find in the sealed dataset."""
 
 import contextlib
+import dataclasses
 import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -56,10 +57,27 @@ def read_dataset(root: Path) -> list[tuple[str, Episode]]:
 
 
 def read_journal(path: Path) -> list[tuple[str, Episode]]:
-    """Returns (actor id, episode) of what is closed and not in the dataset yet, in closing order."""
+    """Returns (actor id, episode) of what is closed and not marked as sealed yet, in closing order."""
     with contextlib.closing(Journal(path)) as journal:
         records = [journal.read_episode(episode_id) for episode_id in journal.closed_episodes()]
     return [(record.actor_id, _episode_of_record(record)) for record in records]
+
+
+def join(sealed: Sequence[tuple[str, Episode]], closed: Sequence[tuple[str, Episode]]) -> list[tuple[str, Episode]]:
+    """Returns what the dataset has, then what only the journal has.
+
+    An episode in both was written when the learner ended, and not yet marked; its next start recognises it. The copies
+    must be equal, or both are returned. The journal knows its newest label.
+    """
+    found = list(sealed)
+    places = {episode.episode_id: place for place, (_, episode) in enumerate(sealed)}
+    for actor_id, episode in closed:
+        place = places.get(episode.episode_id)
+        if place is not None and dataclasses.replace(found[place][1], label=episode.label) == episode:
+            found[place] = (actor_id, episode)
+        else:
+            found.append((actor_id, episode))
+    return found
 
 
 def compare(histories: Sequence[ActorHistory], found: Sequence[tuple[str, Episode]]) -> Verdict:

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from tests.chaos.checker import compare
+from tests.chaos.checker import compare, join
 from tests.chaos.history import ActorHistory, Episode
 
 
@@ -30,6 +30,15 @@ def history(*, num_episodes: int = 2, num_steps: int = 3) -> ActorHistory:
 
 def dataset(said: ActorHistory) -> list[tuple[str, Episode]]:
     return [("robot-0", dataclasses.replace(episode, steps=list(episode.steps))) for episode in said.episodes()]
+
+
+def test_an_episode_that_is_written_but_not_marked_counts_once() -> None:
+    said = history()
+    first, second = dataset(said)
+    later = ("robot-0", dataclasses.replace(first[1], label=("failure", "human")))
+    assert join([first], [later, second]) == [later, second]
+    other = ("robot-0", dataclasses.replace(first[1], steps=["e-0/0", "e-0/x", "e-0/2"]))
+    assert compare([said], join([first, second], [other])).duplicated
 
 
 def test_what_was_recorded_is_clean() -> None:
