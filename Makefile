@@ -10,6 +10,8 @@ UV := $(BIN)/uv
 SOURCES := actor learner robot_infra serl_launcher tools tests
 # Extra arguments of `make demo`, e.g. `make demo ARGS="--seed 1 --online-seconds 600"`.
 ARGS ?=
+# Bytecode is kept also where the shell says no (many images do): without it each process compiles torch anew for ten seconds.
+export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: help demo test test-slow test-all bench-loop bench-actors bench-memory doctor coverage-safety chaos fuzz check format lock smoke clean-env env env-dev bench-replay bench-policy bench-train bench-transport bench-serving
 
