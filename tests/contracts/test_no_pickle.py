@@ -9,7 +9,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("actor", "learner", "robot_infra", "serl_launcher", "tools")
 UNSAFE_MODULES = {"pickle", "cPickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"}
 PEERS = {"tools/bench_serving/lerobot_peer.py", "tools/bench_transport/peers/lz4_pickle.py"}
-"""Other systems' protocols, spoken to their own processes on loopback to measure them."""
+"""Other systems' protocols, spoken to their own processes on loopback to measure them; they write pickles, and read
+arrays through a restricted unpickler."""
 
 
 def unsafe_lines(source: str) -> list[str]:
@@ -34,6 +35,18 @@ def test_no_module_of_ours_can_unpickle() -> None:
     found = {str(path.relative_to(ROOT)): unsafe_lines(path.read_text()) for path in files}
     assert len(files) > 100
     assert {path for path, lines in found.items() if lines} == PEERS
+
+
+@pytest.mark.parametrize("peer", sorted(PEERS))
+def test_what_imitates_a_peer_reads_no_pickle_without_restriction(peer: str) -> None:
+    tree = ast.parse((ROOT / peer).read_text())
+    called = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    assert not called & {"pickle.loads", "pickle.load", "pickle.Unpickler"}
+    imported = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    assert "pickle" not in {node.module for node in imported}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef) and "pickle.Unpickler" in map(ast.unparse, node.bases):
+            assert "find_class" in {each.name for each in node.body if isinstance(each, ast.FunctionDef)}
 
 
 @pytest.mark.parametrize(
