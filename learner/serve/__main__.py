@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 from learner.lifetime import answer_quickly, stop_on_signals
-from learner.serve.arguments import api_key_of, parse, policy_directory, predicts_deltas, robot_of
+from learner.serve.arguments import api_key_of, parse, predicts_deltas, robot_of, served_directory
 from learner.serve.endpoint import Endpoint, EndpointConfig, EndpointThread
 from learner.serve.recording import Recording
 from learner.serve.robots import ServedRobot, served_robot
@@ -74,7 +74,7 @@ def main() -> int:
         num_threads=arguments.num_threads,
     )  # fmt: skip
     inference = InferenceService(server)
-    source = PolicySource(policy_directory(arguments.directory), server, inference)
+    source = PolicySource(served_directory(arguments.directory), server, inference)
     assert source.policy is not None
     robot = served_robot(
         source.policy.spec, robot_of(arguments), default_prompt=arguments.default_prompt,

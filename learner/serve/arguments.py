@@ -5,11 +5,11 @@ import os
 from pathlib import Path
 
 from learner.serve.robots import NATIVE
-from serl_launcher.errors import CheckpointError, ConfigError
+from serl_launcher.errors import ConfigError
+from serl_launcher.policies.places import policy_directory
 from serl_launcher.publication import LATEST
 from serl_launcher.transforms import robot_names
 
-WEIGHTS = "model.safetensors"
 API_KEY_VARIABLE = "HIORS_API_KEY"
 CHECKPOINT, DEFAULT = "policy:checkpoint", "policy:default"
 
@@ -96,18 +96,10 @@ def predicts_deltas(arguments: argparse.Namespace) -> bool:
     )
 
 
-def policy_directory(path: Path) -> Path:
-    """Returns the directory to load: one with weights, or one of publications to follow.
+def served_directory(path: Path) -> Path:
+    """Returns the directory to load: one of publications to follow, or one with weights.
 
     Raises:
-        CheckpointError: There are no weights.
+        ConfigError: It is neither.
     """
-    if (path / LATEST).is_file():
-        return path
-    for directory in (path, path / "policy"):
-        if (directory / WEIGHTS).is_file():
-            return directory
-    raise CheckpointError(
-        f"Expected {WEIGHTS} in {path} or {path / 'policy'}, or publications with {LATEST}; there is none. "
-        "Check --policy.dir."
-    )
+    return path if (path / LATEST).is_file() else policy_directory(path, option="--policy.dir")

@@ -9,8 +9,12 @@ POLICY = "policy"
 WEIGHTS = "model.safetensors"
 
 
-def policy_directory(named: str | Path) -> Path:
+def policy_directory(named: str | Path, *, option: str = "checkpoint_path") -> Path:
     """Returns the directory with the weights: the one that is named, or `policy` inside a training checkpoint.
+
+    Args:
+        named: By a person.
+        option: How it was named, for the message.
 
     Raises:
         ConfigError: There are no weights at either; the message says what is there instead.
@@ -20,7 +24,7 @@ def policy_directory(named: str | Path) -> Path:
         if (directory / WEIGHTS).is_file() or params_directory(directory) is not None:
             return directory.absolute()
     raise ConfigError(
-        f"checkpoint_path={str(named)!r}: expected a policy ({WEIGHTS}, or openpi's params/) or a training checkpoint "
+        f"{option}={str(named)!r}: expected a policy ({WEIGHTS}, or openpi's params/) or a training checkpoint "
         f"around one (policy/{WEIGHTS}); {_found_instead(path)}"
     )
 
