@@ -8,7 +8,7 @@ import numpy as np
 from serl_launcher.transforms.group import Sample
 from serl_launcher.transforms.images import to_uint8_hwc
 from serl_launcher.transforms.slots import SLOTS, ModelType, fill_slots
-from serl_launcher.transforms.structure import require, text_of
+from serl_launcher.transforms.structure import require, training_fields
 
 STATE_DIM = ACTION_DIM = 8
 
@@ -28,14 +28,8 @@ class DroidInputs:
         is_fast = self.model_type == "pi0_fast"
         views = (exterior, None, wrist) if is_fast else (exterior, wrist, None)
         filled, mask = fill_slots(SLOTS[self.model_type], views, absent_is_valid=is_fast)
-        result: dict[str, Any] = {
-            "image": filled, "image_mask": mask, "state": np.concatenate([joints, gripper])
-        }  # fmt: skip
-        if "actions" in sample:
-            result["actions"] = np.asarray(sample["actions"], np.float32)
-        if "prompt" in sample:
-            result["prompt"] = text_of(sample["prompt"])
-        return result
+        state = np.concatenate([joints, gripper])
+        return {"image": filled, "image_mask": mask, "state": state, **training_fields(sample)}
 
 
 @dataclass(frozen=True, slots=True)

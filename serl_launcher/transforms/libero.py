@@ -8,7 +8,7 @@ import numpy as np
 from serl_launcher.transforms.group import Sample
 from serl_launcher.transforms.images import to_uint8_hwc
 from serl_launcher.transforms.slots import SLOTS, ModelType, fill_slots
-from serl_launcher.transforms.structure import require, text_of
+from serl_launcher.transforms.structure import require, training_fields
 
 STATE_DIM, ACTION_DIM = 8, 7
 
@@ -26,12 +26,7 @@ class LiberoInputs:
         # The slots keep π0's names for π0-FAST as well, and the empty one then counts as a picture.
         filled, mask = fill_slots(SLOTS["pi0"], (base, wrist, None), absent_is_valid=self.model_type == "pi0_fast")
         state = np.asarray(require(sample, "observation/state", "LIBERO"), np.float32)
-        result: dict[str, Any] = {"image": filled, "image_mask": mask, "state": state}
-        if "actions" in sample:
-            result["actions"] = np.asarray(sample["actions"], np.float32)
-        if "prompt" in sample:
-            result["prompt"] = text_of(sample["prompt"])
-        return result
+        return {"image": filled, "image_mask": mask, "state": state, **training_fields(sample)}
 
 
 @dataclass(frozen=True, slots=True)

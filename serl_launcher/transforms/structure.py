@@ -44,6 +44,16 @@ def text_of(value: object) -> str:
     return str(value)
 
 
+def training_fields(sample: Sample) -> dict[str, Any]:
+    """Returns `actions` and `prompt` as the model takes them, where the sample has them."""
+    fields: dict[str, Any] = {}
+    if "actions" in sample:
+        fields["actions"] = np.asarray(sample["actions"], np.float32)
+    if "prompt" in sample:
+        fields["prompt"] = text_of(sample["prompt"])
+    return fields
+
+
 @dataclass(frozen=True, slots=True)
 class Repack:
     """Gives a dataset's sample the structure that the robot's transform expects; other keys are dropped.

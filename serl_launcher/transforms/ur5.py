@@ -8,7 +8,7 @@ import numpy as np
 from serl_launcher.transforms.group import Sample
 from serl_launcher.transforms.images import to_uint8_hwc
 from serl_launcher.transforms.slots import SLOTS, ModelType, fill_slots
-from serl_launcher.transforms.structure import require, text_of
+from serl_launcher.transforms.structure import require, training_fields
 
 STATE_DIM = ACTION_DIM = 7
 
@@ -25,12 +25,8 @@ class Ur5Inputs:
         gripper = np.asarray(require(sample, "gripper", "UR5"), np.float32).reshape((1,))
         base, wrist = (to_uint8_hwc(require(sample, name, "UR5")) for name in ("base_rgb", "wrist_rgb"))
         filled, mask = fill_slots(SLOTS["pi0"], (base, wrist, None), absent_is_valid=self.model_type == "pi0_fast")
-        result: dict[str, Any] = {"image": filled, "image_mask": mask, "state": np.concatenate([joints, gripper])}
-        if "actions" in sample:
-            result["actions"] = np.asarray(sample["actions"], np.float32)
-        if "prompt" in sample:
-            result["prompt"] = text_of(sample["prompt"])
-        return result
+        state = np.concatenate([joints, gripper])
+        return {"image": filled, "image_mask": mask, "state": state, **training_fields(sample)}
 
 
 @dataclass(frozen=True, slots=True)
