@@ -39,10 +39,9 @@ from learner.algorithms.flow_actor import FlowActor, Lesson, rated
 from learner.algorithms.interfaces import Sampling
 from learner.algorithms.parts import Parts, unwrapped
 from learner.algorithms.temperature import Temperature
+from learner.algorithms.window import WholeWindow
 from learner.losses.actor_critic import pessimistic, soft_value, td_target
 from learner.replay.batch import Batch
-from learner.replay.reader import ReplayDataset
-from learner.replay.views import newest_steps
 from learner.trainer.optimization import Optimization
 from learner.trainer.publishing import Snapshot
 from serl_launcher.config.dataset import DatasetConfig
@@ -51,7 +50,7 @@ from serl_launcher.policies import load_policy, save_policy
 from serl_launcher.policies.snapshots import PolicySnapshots
 
 
-class FlowActorCritic:
+class FlowActorCritic(WholeWindow):
     """Alternates reinforcement and supervised updates of one flow policy."""
 
     def __init__(
@@ -84,27 +83,9 @@ class FlowActorCritic:
         )  # fmt: skip
 
     @property
-    def learns_online(self) -> bool:
-        """Whether the replay is learned from."""
-        return True
-
-    @property
     def num_steps_to_start(self) -> int:
         """Online steps before the first update."""
         return self._config.training_starts
-
-    @property
-    def offline_fraction(self) -> float:
-        """Share of a batch that comes from the demonstrations."""
-        return self._dataset.offline_fraction
-
-    def online_weights(self, replay: ReplayDataset) -> np.ndarray:
-        """Returns 1 for every step of the sampling window: critics learn from failures, too."""
-        return newest_steps(replay, self._dataset.capacity)
-
-    def accepted(self, replay: ReplayDataset) -> np.ndarray:
-        """Returns True for every episode, bool [E]."""
-        return np.ones(replay.num_episodes, dtype=bool)
 
     def update(self, batch: Batch) -> dict[str, float]:
         """Makes the update that is next in the cycle."""

@@ -26,11 +26,10 @@ from learner.algorithms.critics import (
 from learner.algorithms.interfaces import Sampling
 from learner.algorithms.parts import Parts, unwrapped
 from learner.algorithms.temperature import Temperature
+from learner.algorithms.window import WholeWindow
 from learner.losses.actor_critic import pessimistic, policy_loss, soft_value, td_target
 from learner.losses.discrete import double_dqn_target, toggle_penalty
 from learner.replay.batch import Batch
-from learner.replay.reader import ReplayDataset
-from learner.replay.views import newest_steps
 from learner.trainer.optimization import Optimization
 from learner.trainer.publishing import Snapshot
 from serl_launcher.config.dataset import DatasetConfig
@@ -62,7 +61,7 @@ class Actor(nn.Module):
         return policy_loss(q.mean(dim=0) if self._takes_mean else pessimistic(q), log_prob, temperature)
 
 
-class Sac:
+class Sac(WholeWindow):
     """Learns from every step of the sampling window, whoever acted."""
 
     def __init__(
@@ -102,27 +101,9 @@ class Sac:
         )
 
     @property
-    def learns_online(self) -> bool:
-        """Whether the replay is learned from."""
-        return True
-
-    @property
     def num_steps_to_start(self) -> int:
         """Online steps before the first update."""
         return self._config.training_starts
-
-    @property
-    def offline_fraction(self) -> float:
-        """Share of a batch that comes from the demonstrations (RLPD: one half)."""
-        return self._dataset.offline_fraction
-
-    def online_weights(self, replay: ReplayDataset) -> np.ndarray:
-        """Returns 1 for every step of the sampling window, float64 [N]."""
-        return newest_steps(replay, self._dataset.capacity)
-
-    def accepted(self, replay: ReplayDataset) -> np.ndarray:
-        """Returns True for every episode, bool [E]."""
-        return np.ones(replay.num_episodes, dtype=bool)
 
     def update(self, batch: Batch) -> dict[str, float]:
         """Makes one update of the critics and, where it is due, of policy and temperature."""
