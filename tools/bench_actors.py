@@ -16,12 +16,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from actor.timings import HELD
 from serl_launcher.config.loader import load, run_main
 from serl_launcher.datasets import features
-from serl_launcher.datasets.layout import read_info
+from serl_launcher.datasets.layout import read_info, read_table
 from serl_launcher.errors import DatasetError
 from tools.learner_and_actors import POLL_S, LearnerAndActors, cpu_seconds_of
 from tools.replay.verify import problems
@@ -80,7 +79,7 @@ def stored_steps(root: Path) -> Counter[Episode]:
     """Returns the number of steps of each episode in a dataset."""
     found: Counter[Episode] = Counter()
     for path in root.glob("meta/episodes/*/*.parquet"):
-        for row in pq.read_table(path, columns=[features.EPISODE_ID, "actor_id", "length"]).to_pylist():
+        for row in read_table(path, [features.EPISODE_ID, "actor_id", "length"]).to_pylist():
             number = int(row[features.EPISODE_ID].rpartition("-")[2])
             found[(row["actor_id"], number)] += row["length"]
     return found

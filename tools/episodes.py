@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from serl_launcher.datasets.layout import read_table
 from serl_launcher.types import Outcome
 
 COLUMNS = ("episode_index", "length", "outcome", "num_intervention_steps", "started_wall_time_s")
@@ -71,7 +71,7 @@ def rolling_share(flags: Sequence[bool], window: int) -> list[float]:
 
 def _read_file(path: Path) -> list[EpisodeRow]:
     try:
-        table = pq.read_table(path, columns=list(COLUMNS))
+        table = read_table(path, COLUMNS)
     except (FileNotFoundError, pa.ArrowInvalid):  # Being replaced by a relabelled one, or no episode of ours.
         return []
     return [EpisodeRow(**row) for row in table.to_pylist()]

@@ -27,6 +27,8 @@ _OPTIONAL_STEP_COLUMNS = (
     features.POLICY_VERSION,
 )
 _FILE_NUMBER = "__fragment_index"
+_SCANS = 5
+"""A scan opens each file twice; a late label that replaces one in between makes it fail, and the next one succeed."""
 """Column that a scan adds: which of its files a row is from."""
 _REQUIRED_STEP_COLUMNS = (features.STATE, features.ACTION, features.TASK_INDEX, features.EPISODE_INDEX)
 
@@ -202,13 +204,25 @@ def _read_steps(root: Path, files: Sequence[Path]) -> tuple[pa.Table, np.ndarray
             raise DatasetError(f"Expected columns {missing} in {root / files[0]}, got {schema.names}.")
         names = [*_REQUIRED_STEP_COLUMNS, *(name for name in _OPTIONAL_STEP_COLUMNS if name in schema.names)]
         wanted = pa.schema([schema.field(name) for name in names])
-        scanned = ds.dataset([str(root / file) for file in files], schema=wanted, format="parquet")
-        table = scanned.to_table(columns=[*names, _FILE_NUMBER])
+        table = _scan([str(root / file) for file in files], wanted)
         pa.default_memory_pool().release_unused()  # Footers and buffers of hundreds of files.
     except (pa.ArrowException, OSError) as exc:
         raise DatasetError(f"Expected steps in {root}: {exc}. Run tools.replay verify on the dataset.") from exc
     counts = np.bincount(table[_FILE_NUMBER].to_numpy(), minlength=len(files))
     return table.drop_columns([_FILE_NUMBER]), np.concatenate([[0], np.cumsum(counts)])
+
+
+def _scan(paths: list[str], wanted: pa.Schema) -> pa.Table:
+    for _ in range(_SCANS - 1):
+        try:
+            return _scan_once(paths, wanted)
+        except (pa.ArrowException, OSError):
+            continue
+    return _scan_once(paths, wanted)
+
+
+def _scan_once(paths: list[str], wanted: pa.Schema) -> pa.Table:
+    return ds.dataset(paths, schema=wanted, format="parquet").to_table(columns=[*wanted.names, _FILE_NUMBER])
 
 
 def _steps_of(table: pa.Table, episode: np.ndarray) -> StepColumns:

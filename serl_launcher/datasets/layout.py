@@ -11,6 +11,7 @@ final_observations/chunk-000/file-000.parquet   what was seen after the last ste
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -194,9 +195,19 @@ def tasks_table(prompts: list[str]) -> pa.Table:
     return pa.table([pa.array(range(len(prompts)), pa.int64()), pa.array(prompts, pa.string())], schema=schema)
 
 
+def read_table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Returns a file of a dataset that may still be growing, as it was at one moment.
+
+    pyarrow's own `read_table` opens a path twice, for the footer and for the pages. Files are replaced whole under
+    their names, so that the second may belong to another file than the first.
+    """
+    with pq.ParquetFile(path) as file:
+        return file.read(columns=None if columns is None else list(columns))
+
+
 def read_tasks(path: Path) -> list[str]:
     """Returns the prompts of a tasks.parquet, ours or LeRobot's, by task index."""
-    table = pq.read_table(path)
+    table = read_table(path)
     prompt_column = next((name for name in ("__index_level_0__", "task") if name in table.column_names), None)
     if prompt_column is None or "task_index" not in table.column_names:
         raise DatasetError(f"Expected columns task_index and the task in {path}, got {table.column_names}.")
