@@ -64,7 +64,7 @@ class ServedRobot:
         return {"image": images, "state": flat["state"], "prompt": prompt}
 
     def _lanes(self, inside: dict[str, Any]) -> Lanes:
-        state = np.asarray(inside["state"], np.float32)
+        state = np.array(inside["state"], np.float32)  # What came over the network cannot be written to; a copy can.
         if state.shape != (self.spec.state_dim,):
             raise ValueError(f"expected a state of shape ({self.spec.state_dim},), got {state.shape}.")
         if not np.isfinite(state).all():
