@@ -50,7 +50,7 @@ fuzz: env-dev  ## Throw damaged messages at the codec and at a live learner (abo
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz $(ARGS)
 
 test-all: env-dev  ## Run every test that needs no robot.
-	@$(BIN)/python -m pytest -q -m "not robot" $(ARGS)
+	@$(BIN)/python -m pytest -q -m "not robot" --hypothesis-profile=explore $(ARGS)
 
 smoke: env  ## Run the demo with every phase cut to seconds.
 	@$(BIN)/python -m tools.demo --quick $(ARGS)

@@ -46,7 +46,7 @@ class Gate:
     @property
     def last_command(self) -> np.ndarray | None:
         """The command that the robot follows, float32 [A]; None before the first."""
-        return None if self._motion is None else self._motion.position.astype(np.float32)
+        return None if self._motion is None else self._command()
 
     @property
     def is_moving(self) -> bool:
@@ -73,12 +73,12 @@ class Gate:
         self._require(require_finite, action, kind=FaultKind.NOT_FINITE)
         if self._motion is None:
             self._motion = Motion.at_rest(within_bounds(action, self.limits.low, self.limits.high))
-            return self._commanded(self._motion)
+            return self._command()
         last = self._motion.position
         self._require(lambda wish: require_continuous(wish, last, self.limits), action, kind=FaultKind.JUMP)
         self._motion = next_motion(action, self._motion, self.limits, last_wish=self._last_wish)
         self._last_wish = action.copy()
-        return self._commanded(self._motion)
+        return self._command()
 
     def hold(self) -> np.ndarray | None:
         """Returns the command that brakes and then stays, also while a fault is latched; None before any command."""
@@ -86,7 +86,7 @@ class Gate:
             return None
         self._motion = braking_motion(self._motion, self.limits)
         self._last_wish = None
-        return self._commanded(self._motion)
+        return self._command()
 
     def note_executed(self, executed: np.ndarray) -> None:
         """Takes over what the robot was really commanded, where it has limits of its own."""
@@ -113,15 +113,13 @@ class Gate:
         """Lets the robot move again; `by` names the person who says so."""
         self._latch.clear(by=by)
 
+    def _command(self) -> np.ndarray:
+        assert self._motion is not None, "Only called where there is a motion."
+        return self._motion.position.astype(np.float32)
+
     def _require(self, rule: Callable[[np.ndarray], object], wish: np.ndarray, *, kind: FaultKind) -> None:
         try:
             rule(wish)
         except SafetyError as exc:
             self.trip(kind, str(exc))
             raise
-
-    def _commanded(self, motion: Motion) -> np.ndarray:
-        """Rounds to float32 without stepping over a bound that the motion itself keeps."""
-        low = np.minimum(self.limits.low, motion.position.astype(np.float32))
-        high = np.maximum(self.limits.high, motion.position.astype(np.float32))
-        return within_bounds(motion.position.astype(np.float32), low, high)

@@ -8,6 +8,9 @@ induction no stream of wishes ever leads out of the limits. Among the admitted c
 resting place after braking is nearest to the wish; a wish that moves is met where that needs no sudden change of
 pace. (Safe fall-back trajectories: Lozano-Perez and others; here in
 discrete time, checked by simulation of the braking, so that no closed form has to be trusted.)
+
+Positions are those that are sent, rounded to float32: a second gate with the same limits, on the robot's own computer,
+computes with the very same numbers and so lets everything through unchanged.
 """
 
 from dataclasses import dataclass
@@ -18,7 +21,7 @@ from robot_infra.safety.limits import SafetyLimits
 
 NUM_CANDIDATES = 9
 TOLERANCE = 1e-6
-"""Commands are rounded to float32: what one gate let through must not fail at the next by a rounding."""
+"""Limits are kept to this, or to four float32 roundings where those are coarser (degrees, millimetres)."""
 MAX_BRAKING_TICKS = 400
 SHARES = (0.5, 0.25, 0.125)
 """Parts of the wanted acceleration that are tried where the whole leads out of the workspace."""
@@ -40,7 +43,7 @@ class Motion:
     def at_rest(cls, position: np.ndarray) -> "Motion":
         """Returns the motion of a robot that stands at a position."""
         still = np.zeros(position.shape)
-        return cls(position=position.astype(np.float64), velocity=still, acceleration=still)
+        return cls(position=_sent(position), velocity=still, acceleration=still)
 
     @property
     def is_resting(self) -> bool:
@@ -57,6 +60,7 @@ class _Caps:
     speed: np.ndarray
     acceleration: np.ndarray
     jerk: np.ndarray
+    tolerance: np.ndarray
 
 
 def next_motion(
@@ -93,17 +97,29 @@ def braking_motion(motion: Motion, limits: SafetyLimits) -> Motion:
 
 def _caps(motion: Motion, limits: SafetyLimits) -> _Caps:
     """Returns finite limits: nobody needs to cross the bounds in less than a tick, or turn round in less than one."""
-    low = np.minimum(limits.low, motion.position)
-    high = np.maximum(limits.high, motion.position)
+    tolerance = np.maximum(TOLERANCE, 4.0 * np.spacing(np.abs(motion.position).astype(np.float32)))
+    low = np.minimum(limits.low - tolerance, motion.position)
+    high = np.maximum(limits.high + tolerance, motion.position)
     speed = np.minimum(limits.max_change, np.maximum(high - low, 1e-6)).astype(np.float64)
     acceleration = np.minimum(limits.max_acceleration, 2 * speed)
     jerk = np.minimum(limits.max_jerk, 2 * acceleration)
-    return _Caps(low=low, high=high, speed=speed, acceleration=acceleration, jerk=jerk)
+    return _Caps(low=low, high=high, speed=speed, acceleration=acceleration, jerk=jerk, tolerance=tolerance)
+
+
+def _sent(position: np.ndarray) -> np.ndarray:
+    """Returns the position as it is sent: rounded to float32, float64 again."""
+    return position.astype(np.float32).astype(np.float64)
+
+
+def _sendable(motion: Motion, acceleration: np.ndarray) -> np.ndarray:
+    """Returns the accelerations [..., A] that lead to the positions that are sent."""
+    return _sent(motion.position + motion.velocity + acceleration) - motion.position - motion.velocity
 
 
 def _advanced(motion: Motion, acceleration: np.ndarray) -> Motion:
-    velocity = motion.velocity + acceleration
-    return Motion(position=motion.position + velocity, velocity=velocity, acceleration=acceleration)
+    position = _sent(motion.position + motion.velocity + acceleration)
+    velocity = position - motion.position
+    return Motion(position=position, velocity=velocity, acceleration=velocity - motion.velocity)
 
 
 def _braking(velocity: np.ndarray, acceleration: np.ndarray, caps: _Caps) -> np.ndarray:
@@ -134,8 +150,8 @@ def _rest(motion: Motion, acceleration: np.ndarray, caps: _Caps) -> tuple[np.nda
     position = motion.position + velocity
     is_kept, path = np.ones(position.shape, bool), [position]
     for _ in range(MAX_BRAKING_TICKS):
-        is_kept &= (np.abs(velocity) <= caps.speed + TOLERANCE) & (position >= caps.low - TOLERANCE)
-        is_kept &= position <= caps.high + TOLERANCE
+        is_kept &= (np.abs(velocity) <= caps.speed + caps.tolerance) & (position >= caps.low)
+        is_kept &= position <= caps.high
         if not (velocity.any() or acceleration.any()):
             return position, is_kept, np.stack(path)
         acceleration = _braking(velocity, acceleration, caps)
@@ -150,9 +166,9 @@ def _best_acceleration(wish: np.ndarray, pace: np.ndarray, motion: Motion, caps:
     braking = _braking(motion.velocity, motion.acceleration, caps)
     low = np.maximum(motion.acceleration - caps.jerk, -caps.acceleration)
     high = np.minimum(motion.acceleration + caps.jerk, caps.acceleration)
-    candidates = low + (high - low) * np.linspace(0, 1, NUM_CANDIDATES)[:, None]
+    candidates = _sendable(motion, low + (high - low) * np.linspace(0, 1, NUM_CANDIDATES)[:, None])
     places, is_kept, _ = _rest(motion, candidates, caps)
-    exact = _interpolated(wish, candidates, places)
+    exact = _sendable(motion, _interpolated(wish, candidates, places))
     exact_place, exact_kept, _ = _rest(motion, exact[None], caps)
     braking_place, _, _ = _rest(motion, braking[None], caps)
     candidates = np.concatenate([exact[None], braking[None], candidates])
@@ -160,11 +176,11 @@ def _best_acceleration(wish: np.ndarray, pace: np.ndarray, motion: Motion, caps:
     is_kept = np.concatenate([exact_kept, np.ones((1, len(wish)), bool), is_kept])
     misses = np.where(is_kept, np.abs(places - wish), np.inf)
     best = np.take_along_axis(candidates, np.argmin(misses, axis=0)[None], axis=0)[0]
-    direct = np.clip(wish - motion.position - motion.velocity, low, high)
+    direct = _sendable(motion, np.clip(wish - motion.position - motion.velocity, low, high))
     _, direct_kept, _ = _rest(motion, direct[None], caps)
     velocity = motion.velocity + direct
-    meets = np.abs(motion.position + velocity - wish) <= TOLERANCE
-    meets &= direct_kept[0] & (np.abs(velocity - pace) <= caps.acceleration)
+    meets = np.abs(motion.position + velocity - wish) <= caps.tolerance
+    meets &= direct_kept[0] & (np.abs(velocity - pace) <= caps.acceleration + caps.tolerance)
     return np.where(meets, direct, best)
 
 
@@ -180,7 +196,8 @@ def _interpolated(wish: np.ndarray, candidates: np.ndarray, places: np.ndarray) 
 def _inside_workspace(wanted: np.ndarray, motion: Motion, caps: _Caps, limits: SafetyLimits) -> np.ndarray:
     """Returns the largest share of the wanted acceleration that keeps the braking path in the workspace."""
     braking = _braking(motion.velocity, motion.acceleration, caps)
-    for acceleration in (wanted, *(braking + share * (wanted - braking) for share in SHARES)):
+    for wish in (wanted, *(braking + share * (wanted - braking) for share in SHARES)):
+        acceleration = _sendable(motion, wish)
         _, is_kept, path = _rest(motion, acceleration[None], caps)
         if is_kept.all() and _is_inside(path[:, 0], motion.position, limits):
             return acceleration
@@ -192,7 +209,7 @@ def _is_inside(path: np.ndarray, now: np.ndarray, limits: SafetyLimits) -> bool:
     workspace = limits.workspace
     assert workspace is not None, "Only called where there is a workspace."
     here = workspace.points(now[None])[0]
-    low = np.minimum(workspace.low, here) - TOLERANCE
-    high = np.maximum(workspace.high, here) + TOLERANCE
+    low = np.minimum(workspace.low - TOLERANCE, here)
+    high = np.maximum(workspace.high + TOLERANCE, here)
     points = workspace.points(path)
     return bool(((points >= low) & (points <= high)).all())

@@ -119,7 +119,7 @@ class Rig:
     def viewer(self) -> Iterator[Client]:
         with connect(f"ws://127.0.0.1:{self.port}/live?token={self.token}") as socket:
             client = Client(socket)
-            client.until(lambda state: True)
+            client.until(lambda state: state["step"] > 0)  # An episode begins without a driver; now it has begun.
             yield client
 
 
