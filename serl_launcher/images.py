@@ -22,7 +22,9 @@ def encode_image(image: np.ndarray, camera: CameraSpec) -> bytes:
         )
     image = np.ascontiguousarray(image)
     if camera.encoding == "jpeg":
-        return simplejpeg.encode_jpeg(image, quality=camera.quality, colorspace="RGB", colorsubsampling="444")
+        return simplejpeg.encode_jpeg(
+            image, quality=camera.quality, colorspace="RGB", colorsubsampling=camera.subsampling
+        )
     if camera.encoding == "png":
         return encode_png(image)
     return image.tobytes()

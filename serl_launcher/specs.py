@@ -7,6 +7,7 @@ import msgspec
 import numpy as np
 
 ImageEncoding = Literal["jpeg", "png", "raw"]
+Subsampling = Literal["420", "422", "444"]
 
 
 class CameraSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -19,6 +20,8 @@ class CameraSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """How its images travel and are stored. `png` and `raw` are lossless; `raw` is stored as PNG."""
     quality: int = 95
     """JPEG quality, 1..100; ignored by the lossless encodings."""
+    subsampling: Subsampling = "420"
+    """How JPEG keeps colour: `420` half the resolution each way, as every video does; `444` all of it."""
 
     def __post_init__(self) -> None:
         if self.height < 1 or self.width < 1:

@@ -5,10 +5,11 @@ from typing import Any
 import gymnasium
 import numpy as np
 
+from robot_infra.cameras.specs import camera_specs
 from robot_infra.interfaces import Transition
 from serl_launcher.config.environment import EnvironmentConfig
 from serl_launcher.errors import ConfigError
-from serl_launcher.specs import CameraSpec, ImageEncoding, RobotSpec
+from serl_launcher.specs import RobotSpec
 from serl_launcher.types import Observation
 
 
@@ -91,14 +92,9 @@ def _spec_of(
         raise ConfigError(
             f"environment.image_keys {missing} are unknown; {config.name} has {list(observations.spaces)}."
         )
-    width, height = config.image_size
-    encoding = _encoding_of(config)
     return RobotSpec(
         name=config.name,
-        cameras=tuple(
-            CameraSpec(name=name, height=height, width=width, encoding=encoding, quality=config.jpeg_quality)
-            for name in config.image_keys
-        ),
+        cameras=camera_specs(config),
         state_names=state_names,
         action_names=action_names,
         action_low=tuple(float(bound) for bound in actions.low),
@@ -108,10 +104,3 @@ def _spec_of(
         max_acceleration=tuple(config.max_acceleration),
         max_jerk=tuple(config.max_jerk),
     )
-
-
-def _encoding_of(config: EnvironmentConfig) -> ImageEncoding:
-    encoding = config.image_encoding
-    if encoding not in ("jpeg", "png", "raw"):
-        raise ConfigError(f"environment.image_encoding must be 'jpeg', 'png' or 'raw', got {encoding!r}.")
-    return encoding

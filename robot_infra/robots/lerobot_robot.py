@@ -9,13 +9,14 @@ import numpy as np
 from PIL import Image
 
 from robot_infra import safety
+from robot_infra.cameras.specs import camera_specs
 from robot_infra.clock import TickClock
 from robot_infra.interfaces import Transition
 from robot_infra.robots.lerobot_plugins import make_robot, make_teleoperator
 from robot_infra.safety import FaultKind
 from serl_launcher.config.environment import EnvironmentConfig
 from serl_launcher.errors import ConfigError, SafetyError
-from serl_launcher.specs import CameraSpec, RobotSpec
+from serl_launcher.specs import RobotSpec
 from serl_launcher.types import Observation
 
 NORMALISED = (-100.0, 100.0)
@@ -202,16 +203,9 @@ def _spec_of(config: EnvironmentConfig, options: LeRobotOptions, robot: Any) -> 
             f"{sorted(options.reset_pose)}."
         )
     bounds = [options.bounds.get(name, GRIPPER if "gripper" in name else NORMALISED) for name in actions]
-    width, height = config.image_size
-    encoding = config.image_encoding
-    if encoding not in ("jpeg", "png", "raw"):
-        raise ConfigError(f"environment.image_encoding must be 'jpeg', 'png' or 'raw', got {encoding!r}.")
     return RobotSpec(
         name=config.name,
-        cameras=tuple(
-            CameraSpec(name=name, height=height, width=width, encoding=encoding, quality=config.jpeg_quality)
-            for name in config.image_keys
-        ),
+        cameras=camera_specs(config),
         state_names=tuple(name for name, feature in observed.items() if not isinstance(feature, tuple)),
         action_names=actions,
         action_low=tuple(float(low) for low, _ in bounds),

@@ -29,7 +29,11 @@ class EnvironmentConfig:
     """Cameras, in the order in which the policy sees them."""
     image_encoding: str = "jpeg"
     """`jpeg`, `png` (lossless) or `raw` (lossless)."""
+    image_encodings: dict[str, str] = field(default_factory=dict)
+    """Cameras that are encoded otherwise, by their names in `image_keys`."""
     jpeg_quality: int = 95
+    jpeg_subsampling: str = "420"
+    """Resolution of colour: `420` half each way, as in every video; `444` full, where an object is a few pixels."""
     max_episode_length: int = 120
     """Ticks after which an episode is truncated."""
     prompts: list[str] = field(default_factory=list)

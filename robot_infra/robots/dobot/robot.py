@@ -9,6 +9,7 @@ from PIL import Image
 
 from robot_infra import safety
 from robot_infra.cameras.build import open_camera
+from robot_infra.cameras.specs import camera_specs
 from robot_infra.clock import TickClock
 from robot_infra.interfaces import Transition
 from robot_infra.robots.dobot.arm import DobotArm
@@ -16,7 +17,7 @@ from robot_infra.robots.dobot.options import DobotOptions, read_options
 from robot_infra.safety import FaultKind
 from serl_launcher.config.environment import EnvironmentConfig
 from serl_launcher.errors import ConfigError, RobotError, SafetyError
-from serl_launcher.specs import CameraSpec, RobotSpec
+from serl_launcher.specs import RobotSpec
 from serl_launcher.types import Observation
 
 logger = logging.getLogger(__name__)
@@ -193,17 +194,9 @@ def spec_of(config: EnvironmentConfig, options: DobotOptions) -> RobotSpec:
     missing = [name for name in config.image_keys if name not in options.cameras]
     if missing:
         raise ConfigError(f"environment.image_keys {missing} have no entry in environment.options.cameras.")
-    if config.image_encoding not in ("jpeg", "png", "raw"):
-        raise ConfigError(f"environment.image_encoding must be 'jpeg', 'png' or 'raw', got {config.image_encoding!r}.")
-    width, height = config.image_size
     return RobotSpec(
         name=config.name,
-        cameras=tuple(
-            CameraSpec(
-                name=name, height=height, width=width, encoding=config.image_encoding, quality=config.jpeg_quality
-            )
-            for name in config.image_keys
-        ),
+        cameras=camera_specs(config),
         state_names=JOINT_NAMES,
         action_names=JOINT_NAMES,
         action_low=tuple(options.pose_limits["low"]),
