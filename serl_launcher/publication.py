@@ -19,7 +19,7 @@ import msgspec
 
 from serl_launcher import failpoints
 from serl_launcher.errors import CheckpointError
-from serl_launcher.files import sha256_of, sync_directory, sync_file, write_atomic
+from serl_launcher.files import sha256_of, sync_directory, sync_file, sync_large_file, write_atomic
 from serl_launcher.tensor_blocks import Block, digest_with_blocks
 
 logger = logging.getLogger(__name__)
@@ -148,7 +148,10 @@ def verify(path: Path) -> Publication:
 
 
 def seal_directory(path: Path, version: int) -> None:
-    """Writes the manifest of a finished directory and forces every file in it to disk."""
+    """Writes the manifest of a finished directory and forces every file in it to disk, in no hurry."""
+    for file in path.rglob("*"):
+        if file.is_file():
+            sync_large_file(file)
     _write_manifest(path, version, with_blocks=False)
 
 

@@ -59,6 +59,10 @@ class Checkpoints:
 
     def save(self, num_updates: int, save_policy: Callable[[Path], None], state: TrainerState) -> Path:
         """Writes a checkpoint, replacing one of the same number; returns its directory."""
+        return self.seal(self.write(num_updates, save_policy, state))
+
+    def write(self, num_updates: int, save_policy: Callable[[Path], None], state: TrainerState) -> Path:
+        """Writes the files of a checkpoint, which counts from `seal` on; returns where they are for now."""
         temporary = self._root / f"{_TEMPORARY_PREFIX}{num_updates}-{os.getpid()}"
         shutil.rmtree(temporary, ignore_errors=True)
         (temporary / _POLICY).mkdir(parents=True)
@@ -68,12 +72,17 @@ class Checkpoints:
         scalars = {key: getattr(state, key) for key in (*_SCALAR_FIELDS, "counters")}
         (temporary / _SCALARS).write_text(json.dumps(scalars))
         (temporary / _ABOUT).write_bytes(self.about)
-        publication.seal_directory(temporary, num_updates)
+        return temporary
+
+    def seal(self, written: Path) -> Path:
+        """Forces a written checkpoint to disk and gives it its name; returns its directory."""
+        num_updates = int(written.name.removeprefix(_TEMPORARY_PREFIX).split("-")[0])
+        publication.seal_directory(written, num_updates)
         failpoints.reached("checkpoint written")
         final = self._root / f"{num_updates:08d}"
         if final.exists():
             shutil.rmtree(final)
-        temporary.rename(final)
+        written.rename(final)
         sync_directory(self._root)
         failpoints.reached("checkpoint renamed")
         best = self._mark_best()

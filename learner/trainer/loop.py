@@ -12,7 +12,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 
 from learner.algorithms.interfaces import Algorithm
 from learner.trainer.feed import DataFeed
@@ -84,7 +83,7 @@ class Trainer:
             metrics = self._algorithm.update(self._feed.next())
         except NotFinite as failure:
             if self._guard.is_rollback_due(failure, self._algorithm.num_updates):
-                self._go_back()
+                self._go_back_together()
             return
         self._guard.accept()
         self.progress.loss = metrics["loss"]
@@ -182,16 +181,23 @@ class Trainer:
         if not self._guard.is_healthy:
             logger.warning("The last updates were not finite: the checkpoint before them stays the newest.")
             return
-        path = self._checkpoint()
+        self._checkpoint()
+        path = None if self._outputs is None else self._outputs.finish_checkpoint()
         if path is not None:
             logger.info("Ended at update %d; the policy is in %s.", self._algorithm.num_updates, path / "policy")
 
-    def _checkpoint(self) -> Path | None:
+    def _checkpoint(self) -> None:
         if self._outputs is not None:
-            return self._outputs.checkpoint(self._algorithm, self._feed, self.progress)
-        # The state may be spread over the ranks: all of them gather it, the first one writes it.
-        self._algorithm.state()
-        return None
+            self._outputs.checkpoint(self._algorithm, self._feed, self.progress)
+        else:  # The state may be spread over the ranks: all of them gather it, the first one writes it.
+            self._algorithm.state()
+
+    def _go_back_together(self) -> None:
+        """All ranks go back to the newest checkpoint, once the first one has it on disk."""
+        if self._outputs is not None:
+            self._outputs.finish_checkpoint()
+        self._ranks.agree(Verdict.UPDATE)
+        self._go_back()
 
     def _measure(self) -> None:
         samples = self._feed.held_out

@@ -3,6 +3,8 @@
 import logging
 import time
 from collections.abc import Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 from learner.algorithms.interfaces import Algorithm
@@ -37,6 +39,8 @@ class Outputs:
         self._publisher = publisher
         self._background = BackgroundPublisher(publisher)
         self._checkpoints = checkpoints
+        self._sealer = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._sealing: Future[Path] | None = None
         self._metrics = metrics
         self.newest_version = newest_version
         self._published_updates = newest_version
@@ -67,8 +71,12 @@ class Outputs:
         logger.debug("Publishing policy %d took training %.0f ms.", version, 1e3 * (time.monotonic() - started))
         return version
 
-    def checkpoint(self, algorithm: Algorithm, feed: DataFeed, progress: Progress) -> Path:
-        """Saves all that the next update depends on; returns the checkpoint's directory."""
+    def checkpoint(self, algorithm: Algorithm, feed: DataFeed, progress: Progress) -> None:
+        """Writes all that the next update depends on; it is forced to disk and named beside training.
+
+        Raises:
+            OSError, CheckpointError: The disk refused this checkpoint, or the one before.
+        """
         tensors, scalars = algorithm.state()
         state = TrainerState(
             tensors=tensors,
@@ -78,9 +86,19 @@ class Outputs:
             counters=progress.counters(),
         )
         started = time.monotonic()
-        path = self._checkpoints.save(algorithm.num_updates, algorithm.save_policy, state)
-        logger.debug("Checkpoint %s in %.0f ms.", path.name, 1e3 * (time.monotonic() - started))
-        return path
+        self.finish_checkpoint()
+        written = self._checkpoints.write(algorithm.num_updates, algorithm.save_policy, state)
+        self._sealing = self._sealer.submit(self._checkpoints.seal, written)
+        took_ms = 1e3 * (time.monotonic() - started)
+        logger.debug("Checkpoint %d took training %.0f ms.", algorithm.num_updates, took_ms)
+
+    def finish_checkpoint(self) -> Path | None:
+        """Returns the last checkpoint of this process once the disk has it; None where it has written none.
+
+        Raises:
+            OSError, CheckpointError: The disk refused it.
+        """
+        return None if self._sealing is None else self._sealing.result()
 
     def log(self, metrics: Mapping[str, float], *, num_updates: int) -> None:
         """Writes one row of metrics."""
@@ -91,12 +109,11 @@ class Outputs:
         return {} if self._server_status is None else serving_figures(self._server_status)
 
     def close(self) -> None:
-        """Ends the publications, which are then on disk, and the metrics.
+        """Ends publications and checkpoints, which are then on disk, and the metrics.
 
         Raises:
-            OSError, CheckpointError: The disk refused the last publication.
+            OSError, CheckpointError: The disk refused the last of them.
         """
-        try:
+        with closing(self._metrics), self._sealer:
             self._background.close()
-        finally:
-            self._metrics.close()
+            self.finish_checkpoint()

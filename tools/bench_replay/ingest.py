@@ -16,15 +16,15 @@ EPISODE_STEPS = 50
 CHECKPOINT_MB = 200
 
 _WRITE_CHECKPOINTS = """
-import os, sys, time
+import sys, time, torch
+from pathlib import Path
+from learner.trainer.checkpoints import Checkpoints, TrainerState
+checkpoints, count = Checkpoints(Path(sys.argv[1]), keep=2), 0
+weights = {"weights": torch.zeros(int(sys.argv[2]) * 2**18)}
+state = TrainerState(tensors=weights, algorithm={}, mixture={}, seconds_trained=0.0)
 while True:
-    began = time.monotonic()
-    with open(sys.argv[1] + ".tmp", "wb") as file:
-        for _ in range(int(sys.argv[2])):
-            file.write(bytes(2**20))
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(sys.argv[1] + ".tmp", sys.argv[1])
+    began, count = time.monotonic(), count + 1
+    checkpoints.save(count, lambda policy: (policy / "config.json").write_text("{}"), state)
     time.sleep(max(0.0, 5.0 - (time.monotonic() - began)))
 """
 

@@ -77,3 +77,15 @@ def test_a_checkpoint_is_there_whole_or_not_at_all(tmp_path, place):
     checkpoints.clean()
     assert save(checkpoints, 2).name == "00000002"
     assert [path.name for path in tmp_path.iterdir()] == ["00000002"]
+
+
+def test_a_written_checkpoint_counts_once_it_is_sealed(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=2)
+    state = TrainerState(tensors={"a": torch.ones(3)}, algorithm={}, mixture={}, seconds_trained=0.0)
+    written = checkpoints.write(7, lambda path: (path / "weights").write_bytes(bytes(9 * 2**20)), state)
+    assert checkpoints.newest() is None
+    state.tensors["a"].zero_()
+    sealed = checkpoints.seal(written)
+    assert sealed == checkpoints.newest() == tmp_path / "00000007"
+    assert torch.equal(read_state(sealed).tensors["a"], torch.ones(3))
+    assert (policy_of(sealed) / "weights").read_bytes() == bytes(9 * 2**20)

@@ -105,6 +105,15 @@ def test_a_stopped_run_leaves_a_checkpoint_and_is_not_finished(sft):
     assert newest_checkpoint(sft).name == "00000000"
 
 
+@pytest.mark.parametrize("update", [3, 6])  # Found out at the next checkpoint, and at the end.
+def test_a_checkpoint_that_the_disk_refuses_ends_the_run(sft, update):
+    in_the_way = sft.directory.checkpoints / f"{update:08d}"
+    in_the_way.parent.mkdir(parents=True)
+    in_the_way.write_text("a file where a directory is to be")
+    with pytest.raises(NotADirectoryError, match=in_the_way.name):
+        finish(sft)
+
+
 def test_training_time_survives_a_resume_and_ends_the_run(sft):
     finish(sft)
     sft.config.algo.max_updates = 10**6
