@@ -15,6 +15,7 @@ from pathlib import Path
 
 import lmdb
 
+from actor.recent_events import RecentEvents
 from serl_launcher import failpoints
 from serl_launcher.errors import DatasetError, SessionFenced, SpoolFull
 from serl_launcher.events import EpisodeEnded, EpisodeLabelled, EpisodeStarted, Event, StepRecorded, encode_event
@@ -49,6 +50,7 @@ class Spool:
         self._changed = threading.Condition()
         self._listener: Callable[[], None] | None = None
         self._is_closed = False
+        self._recent = RecentEvents()
         self.num_refused = 0
         """Events refused because the spool was full."""
         try:
@@ -134,6 +136,7 @@ class Spool:
                 ) from exc  # fmt: skip
             self._last_seq = seq
             self._pending_bytes += len(encoded)
+            self._recent.add(seq, encoded)
         failpoints.reached("spool appended")
         if self._listener is not None:
             self._listener()
@@ -141,6 +144,11 @@ class Spool:
 
     def pending(self, after_seq: int, max_events: int, max_bytes: int) -> list[tuple[int, bytes]]:
         """Returns (sequence, event) after `after_seq` in order; at least one where there is one."""
+        with self._changed:
+            recent = self._recent.after(after_seq, max_events, max_bytes)
+        return recent or self._read(after_seq, max_events, max_bytes)
+
+    def _read(self, after_seq: int, max_events: int, max_bytes: int) -> list[tuple[int, bytes]]:
         found: list[tuple[int, bytes]] = []
         num_bytes = 0
         with self._store.begin() as transaction, transaction.cursor(db=self._db["events"]) as cursor:
@@ -264,6 +272,7 @@ class Spool:
             failpoints.reached("spool acknowledged")
             self._acknowledged_seq = seq
             self._pending_bytes -= num_bytes
+            self._recent.forget(seq)
             self._changed.notify_all()
 
 

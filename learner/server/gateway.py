@@ -253,7 +253,7 @@ class Gateway:
             epoch=session.epoch,
             spool_id=session.spool_id,
             first_seq=request.first_seq,
-            events=[bytes(frame) for frame in frames],
+            events=frames,
         )
         self._committer.submit(batch, lambda committed: self._post(partial(self._acknowledge, session, committed)))
 

@@ -30,6 +30,7 @@ from tools.bench_workload import bench_robot, make_frames, measure, observe
 
 PARTS = ("peers", "ours", "scaling")
 RAW_STEPS_PER_S, JPEG_STEPS_PER_S, P99_MS, PEER_RATIO = 1200.0, 2000.0, 25.0, 3.0
+FLOOR = "encrypted sockets alone"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -129,7 +130,11 @@ def _ours(place: Place, num_actors: int) -> dict[str, Throughput]:
 
 
 def _peers(place: Place, num_actors: int) -> list[Throughput]:
-    wanted = [("lz4_pickle", "lz4+pickle REQ/REP", sys.executable), ("lerobot_grpc", "LeRobot gRPC", sys.executable)]
+    wanted = [
+        ("bare_curve", FLOOR, sys.executable),
+        ("lz4_pickle", "lz4+pickle REQ/REP", sys.executable),
+        ("lerobot_grpc", "LeRobot gRPC", sys.executable),
+    ]
     if place.reverb_python is None:
         sys.stderr.write("dm-reverb is left out: give --reverb-python, an interpreter that has dm-reverb 0.14.\n")
     else:
@@ -157,7 +162,7 @@ def _compared(ours: dict[str, Throughput], peers: list[Throughput], num_actors: 
             Result(f"encryption of JPEG, {where}", ours["jpeg plain"].steps_per_s / jpeg.steps_per_s, "x slower"),
         ]
         for peer in peers:
-            least = 1.0 if "reverb" in peer.name else PEER_RATIO
+            least = None if peer.name == FLOOR else 1.0 if "reverb" in peer.name else PEER_RATIO
             results.append(
                 Result(f"raw to {peer.name}, {where}", raw.steps_per_s / peer.steps_per_s, "x", at_least=least)
             )

@@ -7,11 +7,11 @@ import sys
 import time
 from pathlib import Path
 
-from tools.bench_transport.ours import Throughput
+from tools.bench_transport.ours import Throughput, window_of
 
 PEERS = Path(__file__).parent / "peers"
 _ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
-_START_S = {"lz4_pickle": 3.0, "lerobot_grpc": 25.0, "reverb_insert": 8.0}
+_START_S = {"bare_curve": 2.0, "lz4_pickle": 3.0, "lerobot_grpc": 25.0, "reverb_insert": 8.0}
 """Time that actors are given to import what they need."""
 
 
@@ -54,8 +54,9 @@ def _answers(command: list[str], script: str, frames: Path, *, num_actors: int, 
             raise RuntimeError(f"The server of {script} did not start; see above.")
         start_at_s = time.monotonic() + _START_S[script] + 0.5 * num_actors
         order = ["send", str(json.loads(line)), str(frames), str(start_at_s), str(seconds)]
+        environment = {**_ENVIRONMENT, "BENCH_WINDOW": str(window_of(num_actors))}
         actors = [
-            subprocess.Popen([*command, *order], stdout=subprocess.PIPE, text=True, env=_ENVIRONMENT)
+            subprocess.Popen([*command, *order], stdout=subprocess.PIPE, text=True, env=environment)
             for _ in range(num_actors)
         ]
         answers = [actor.communicate(timeout=900)[0] for actor in actors]

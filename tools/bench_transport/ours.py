@@ -33,6 +33,11 @@ class Throughput:
     """Actors and learner together; NaN where it is not known."""
 
 
+def window_of(num_actors: int) -> int:
+    """Returns how many steps of one actor may wait for an acknowledgement."""
+    return max(2, 24 // num_actors)
+
+
 @contextmanager
 def learner_process(
     root: Path, *, keys_dir: Path | None, durability: str = "group", closed: str = "drop"
@@ -77,12 +82,11 @@ def measure_ours(
 ) -> Throughput:
     """Returns what `num_actors` actors get through to one learner, committed and acknowledged."""
     with learner_process(root, keys_dir=keys_dir) as (process, ports):
-        window = max(2, 24 // num_actors)
         orders = [
             Order(
                 actor_id=f"actor-{number}", spool=str(spools / f"actor-{number}"), ports=ports,
                 keys_dir=str(keys_dir) if keys_dir else None, encoding=encoding, size=224, seconds=seconds,
-                window=window,
+                window=window_of(num_actors),
             )
             for number in range(num_actors)
         ]  # fmt: skip
