@@ -69,7 +69,7 @@ class AcceleratedEngine:
     def begin(self, rate: float) -> None:
         for optimizer in self._optimizers:
             set_rate(optimizer, rate)
-            optimizer.zero_grad(set_to_none=True)
+            optimizer.optimizer.zero_grad(set_to_none=True)
 
     def part(self, *, is_last: bool) -> AbstractContextManager[None]:
         return nullcontext() if is_last else self._accelerator.no_sync(self.module)
@@ -81,10 +81,12 @@ class AcceleratedEngine:
         norm = self._accelerator.clip_grad_norm_(self.parameters, self._max_norm)
         norm = torch.zeros(()) if norm is None else torch.as_tensor(norm)
         is_finite = bool(torch.isfinite(norm))
-        # With fp16 the optimizers must see an overflow: they skip the step and lower the scale of the loss.
-        if is_finite or self._accelerator.scaler is not None:
+        # With fp16 the optimizers must see an overflow: they skip the step and lower the scale of the loss. Otherwise
+        # accelerate's wrapper adds nothing but a search for packages, which takes longer than a small network's step.
+        has_scaler = self._accelerator.scaler is not None
+        if is_finite or has_scaler:
             for optimizer in self._optimizers:
-                optimizer.step()
+                (optimizer if has_scaler else optimizer.optimizer).step()
         return norm if is_finite else None
 
     def state(self) -> State:
@@ -119,7 +121,7 @@ class ZeroEngine:
                 "deepspeed_config out to train with it."
             )
         self.parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        (optimizer,) = build_optimizers(module, config)
+        (optimizer,) = build_optimizers(module, config, fused=False)
         self._engine, _ = accelerator.prepare(module, optimizer)
         self.module = self._engine
         # DeepSpeed allocates Adam's state by a step on zeros, which must not count in the bias correction.
@@ -197,7 +199,7 @@ def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
         group["lr"] = rate * group.get(LR_RATIO, 1.0)
 
 
-def build_optimizers(module: nn.Module, config: OptimizerConfig) -> list[torch.optim.Optimizer]:
+def build_optimizers(module: nn.Module, config: OptimizerConfig, *, fused: bool = True) -> list[torch.optim.Optimizer]:
     """Returns AdamW over everything, or Muon over the matrices inside layers and AdamW over the rest.
 
     Muon (Jordan et al. 2024, kellerjordan.github.io/posts/muon) orthogonalises the momentum of a matrix. Its update is
@@ -208,7 +210,12 @@ def build_optimizers(module: nn.Module, config: OptimizerConfig) -> list[torch.o
     taken = {id(parameter) for parameter in matrices}
     rest = [parameter for _, parameter in named if id(parameter) not in taken]
     adamw = torch.optim.AdamW(
-        rest, lr=config.lr, betas=(config.betas[0], config.betas[1]), eps=config.eps, weight_decay=config.weight_decay
+        rest,
+        lr=config.lr,
+        betas=(config.betas[0], config.betas[1]),
+        eps=config.eps,
+        weight_decay=config.weight_decay,
+        fused=fused,
     )
     if not matrices:
         return [adamw]

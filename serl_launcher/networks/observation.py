@@ -14,6 +14,11 @@ from serl_launcher.specs import RobotSpec
 
 _CHANNELS = 32
 _NUM_LAYERS = 4
+_MOST_DEVIATIONS = 5.0
+"""How far from its mean a normalised state may seem: a gripper that never moved in the demonstrations must not, once it
+does, drown everything else."""
+_UNBOUNDED = torch.finfo(torch.float32).max
+"""Not infinity, of which averages over time make NaN."""
 
 
 class ObservationEncoder(nn.Module):
@@ -21,6 +26,7 @@ class ObservationEncoder(nn.Module):
 
     state_mean: Tensor
     state_std: Tensor
+    state_bound: Tensor
 
     def __init__(self, spec: RobotSpec, image_features: int) -> None:
         """Reads the cameras of the robot in their order; each becomes `image_features` numbers."""
@@ -29,11 +35,13 @@ class ObservationEncoder(nn.Module):
         self.width = spec.state_dim + image_features * len(spec.cameras)
         self.register_buffer("state_mean", torch.zeros(spec.state_dim))
         self.register_buffer("state_std", torch.ones(spec.state_dim))
+        self.register_buffer("state_bound", torch.tensor(_UNBOUNDED))
 
     def set_state_statistics(self, mean: Float[Tensor, " S"], std: Float[Tensor, " S"]) -> None:
         """Fixes what the state is normalised by; before, it is taken as it is."""
         self.state_mean.copy_(mean)
         self.state_std.copy_(std)
+        self.state_bound.fill_(_MOST_DEVIATIONS)
 
     def forward(self, images: UInt8[Tensor, "B C h w 3"], state: Float[Tensor, "B S"]) -> Float[Tensor, "B D"]:
         """Returns the features of one observation per row; images are uint8, the state in robot units."""
@@ -41,12 +49,14 @@ class ObservationEncoder(nn.Module):
             camera(images[:, number].permute(0, 3, 1, 2).float() / 127.5 - 1.0)
             for number, camera in enumerate(self.cameras)
         ]
-        return torch.cat([*seen, (state - self.state_mean) / self.state_std], dim=1)
+        normalized = ((state - self.state_mean) / self.state_std).clamp(-self.state_bound, self.state_bound)
+        return torch.cat([*seen, normalized], dim=1)
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: Any) -> None:
-        # Any: torch's own signature. Older checkpoints have no statistics: the state was taken as it is.
+        # Any: torch's own signature. Older checkpoints have no statistics, or no bound: the state was taken as it is.
         state_dict.setdefault(f"{prefix}state_mean", torch.zeros_like(self.state_mean))
         state_dict.setdefault(f"{prefix}state_std", torch.ones_like(self.state_std))
+        state_dict.setdefault(f"{prefix}state_bound", torch.full_like(self.state_bound, _UNBOUNDED))
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
 

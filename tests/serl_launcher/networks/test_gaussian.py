@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from learner.losses.actor_critic import polyak_
 from serl_launcher.networks.gaussian import TanhGaussian, log_tanh_slope
 from serl_launcher.networks.mlp import EnsembleMlp
 from serl_launcher.networks.observation import ObservationEncoder, random_shift
@@ -59,6 +60,25 @@ def test_the_encoder_reads_every_camera_and_the_state():
     difference = (encoder(changed, state) != features).any(dim=0)
     assert not difference[:8].any()
     assert difference[8:16].any()
+
+
+def test_a_normalised_state_is_bounded_and_one_without_statistics_is_not():
+    encoder = ObservationEncoder(robot(size=16), 8)
+    images, state = torch.zeros(1, 2, 16, 16, 3, dtype=torch.uint8), torch.tensor([[0.0, 70.0, -70.0]])
+    assert torch.equal(encoder(images, state)[:, -3:], state)
+    encoder.set_state_statistics(torch.tensor([1.0, 0.0, 0.0]), torch.tensor([0.5, 1.0, 100.0]))
+    torch.testing.assert_close(encoder(images, state)[:, -3:], torch.tensor([[-2.0, 5.0, -0.7]]))
+
+
+def test_an_encoder_that_follows_another_by_averaging_stays_finite():
+    online, target = (ObservationEncoder(robot(size=16), 8) for _ in range(2))
+    for normalizes in (False, True):
+        if normalizes:
+            for encoder in (online, target):
+                encoder.set_state_statistics(torch.zeros(3), torch.ones(3))
+        tensors = [list(encoder.state_dict().values()) for encoder in (target, online)]
+        polyak_(*tensors, rate=0.5)
+        assert torch.equal(target.state_bound, online.state_bound)
 
 
 def test_a_shift_moves_all_cameras_of_a_sample_alike():
