@@ -1,4 +1,7 @@
-"""`python -m actor <overrides>`: one robot, one simulator, or (`actor.mode=eval`) the evaluation of a checkpoint."""
+"""`python -m actor [online|collect|eval] <overrides>`: one robot, one simulator, or the evaluation of a checkpoint.
+
+The first word says the same as `actor.mode=...`.
+"""
 
 import signal
 import sys
@@ -7,18 +10,26 @@ from types import FrameType
 from actor import abilities, build
 from actor.clearance import Clearance
 from serl_launcher.allocator import keep_freed_memory
+from serl_launcher.config.actor import MODES
 from serl_launcher.config.loader import load, run_main
 from serl_launcher.config.root import RunConfig
 
 
 def main() -> None:
     """Runs the actor that the command line describes."""
-    config = load(sys.argv[1:])
+    config = load(with_mode(sys.argv[1:]))
     abilities.tell(config)
     if config.actor.mode == "eval":
         evaluate(config)
     else:
         record(config)
+
+
+def with_mode(arguments: list[str]) -> list[str]:
+    """Returns the overrides, with a mode as first word, such as `eval`, written out."""
+    if arguments[:1] and arguments[0] in MODES:
+        return [*arguments[1:], f"actor.mode={arguments[0]}"]
+    return arguments
 
 
 def record(config: RunConfig) -> None:

@@ -159,7 +159,7 @@ def _rollout(shared: _Shared, env: RobotEnv, service: ActionService, *, lane: in
     config, actor, run = shared.config, shared.config.actor, RunDirectory.of(shared.config)
     speed = env.spec.control_hz * config.environment.realtime_factor
     policy = _policy(shared, env.spec, service, lane)
-    operator, console = _operator(config, env, shared.beside), shared.console
+    operator, console = operator_beside(config, env, shared.beside), shared.console
     control = Control(
         policy=policy,
         operator=operator if console is None else console.operator(env.spec, operator),
@@ -202,7 +202,8 @@ def _figures(control: Control) -> dict[str, float]:
     return {**control.figures(), **(policy.figures() if isinstance(policy, RemotePolicy) else {})}
 
 
-def _operator(config: RunConfig, env: RobotEnv, beside: Beside) -> Operator | None:
+def operator_beside(config: RunConfig, env: RobotEnv, beside: Beside) -> Operator | None:
+    """Returns who may take over: a device in the hand, else a scripted person where the simulator has one."""
     always_drive = config.actor.mode == "collect"
     if not (always_drive or config.actor.intervention.enabled):
         return None

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from actor.beside import Beside
+from actor.build import operator_beside
 from actor.evaluation import Evaluation
 from actor.evaluation_report import (
     EvaluationReport,
@@ -19,7 +20,7 @@ from actor.evaluation_report import (
 from actor.local_policy import LocalPolicy
 from actor.start_states import read_starts, write_starts
 from robot_infra import envs
-from robot_infra.interfaces import RobotEnv
+from robot_infra.interfaces import Operator, RobotEnv
 from serl_launcher.config.root import RunConfig
 from serl_launcher.errors import ConfigError
 from serl_launcher.policies import policy_hash
@@ -56,6 +57,7 @@ def evaluate(config: RunConfig) -> EvaluationReport:
             max_change=config.actor.max_change,
             video_dir=output / "videos",
             recorded_starts=starts,
+            operators=_people(config, simulators, beside) if settings.interventions else (),
         )
         results = evaluation.run()
         control_hz = simulators[0].spec.control_hz
@@ -69,6 +71,7 @@ def evaluate(config: RunConfig) -> EvaluationReport:
         execution_horizon=config.actor.execution_horizon,
         wrong_prompt=settings.wrong_prompt,
         duration_s=time.monotonic() - started_s,
+        interventions=settings.interventions,
         overall=success_rate(first_attempts(results), control_hz=control_hz),
         by_prompt=success_by_prompt(first_attempts(results), control_hz=control_hz),
         success_at_attempt=success_at_attempt(results, settings.num_attempts),
@@ -79,3 +82,14 @@ def evaluate(config: RunConfig) -> EvaluationReport:
         logger.info("%s", line)
     logger.info("Report, table and videos are in %s.", output)
     return report
+
+
+def _people(config: RunConfig, simulators: list[RobotEnv], beside: Beside) -> list[Operator]:
+    """Returns who may take over in each of them."""
+    people = [person for each in simulators if (person := operator_beside(config, each, beside)) is not None]
+    if len(people) < len(simulators):
+        raise ConfigError(
+            "evaluation.interventions=true needs somebody who may take over: set actor.intervention.enabled=true and, "
+            "where no scripted person knows the robot, actor.devices.hand."
+        )
+    return people

@@ -1,4 +1,4 @@
-"""The eval actor: a named checkpoint, fixed start states, nobody takes over.
+"""The eval actor: a named checkpoint, fixed start states; nobody takes over unless that was asked for.
 
 Start states come from fixed seeds and the noise of the policy from one seeded generator, so that an evaluation of the
 same checkpoint on the same machine repeats itself exactly.
@@ -13,12 +13,13 @@ from typing import Protocol
 
 import numpy as np
 
+from actor.evaluation_lane import Lane
 from actor.evaluation_report import EpisodeResult
 from actor.progress import Throttle
 from actor.start_states import StartState
 from actor.video import VideoFile
 from robot_infra import safety
-from robot_infra.interfaces import RobotEnv
+from robot_infra.interfaces import Operator, RobotEnv
 from serl_launcher.config.actor import EvaluationConfig
 from serl_launcher.errors import ConfigError
 from serl_launcher.types import ActionChunk, Observation
@@ -38,56 +39,6 @@ class BatchPolicy(Protocol):
 
 
 @dataclass(kw_only=True, slots=True)
-class _Lane:
-    """One simulator and the episode that is played on it."""
-
-    env: RobotEnv
-    gate: safety.Gate
-    episode: int = -1
-    attempt: int = 1
-    seed: int = 0
-    prompt: str = ""
-    """What the scene asks for; the policy may be told something else."""
-    num_steps: int = 0
-    is_busy: bool = False
-    observation: Observation | None = None
-    video: VideoFile | None = None
-
-    def begin(self, episode: int, attempt: int, *, seed: int, video: VideoFile | None) -> None:
-        """Starts an episode from the seed."""
-        self.attempt = attempt
-        self.episode, self.seed, self.num_steps, self.is_busy, self.video = episode, seed, 0, True, video
-        self.observation = self.env.reset(seed=seed)
-        self.prompt = self.observation.prompt
-        self.gate.begin(safety.standing_still(self.env.spec, self.observation.state))
-        self._film()
-
-    def play(self, actions: np.ndarray) -> bool | None:
-        """Executes actions [h, A] until the episode is over; returns whether it succeeded, None where it goes on."""
-        for action in actions:
-            transition = self.env.step(self.gate.admit(action))
-            self.gate.note_executed(transition.executed_action)
-            self.observation = transition.observation
-            self.num_steps += 1
-            self._film()
-            if transition.terminated or transition.truncated:
-                self.is_busy = False
-                self.stop_filming()
-                return transition.success
-        return None
-
-    def stop_filming(self) -> None:
-        """Finishes the video, where there is one."""
-        if self.video is not None:
-            self.video.close()
-            self.video = None
-
-    def _film(self) -> None:
-        if self.video is not None:
-            self.video.add(self.env.render())
-
-
-@dataclass(kw_only=True, slots=True)
 class Evaluation:
     """Plays every start state once, several side by side, with one policy call for all lanes."""
 
@@ -99,6 +50,8 @@ class Evaluation:
     video_dir: Path
     recorded_starts: Sequence[StartState] | None = None
     """Start states of an earlier evaluation, to be used again."""
+    operators: Sequence[Operator | None] = ()
+    """Who may take over, one per environment; empty: nobody."""
     _starts: dict[int, StartState] = field(default_factory=dict)
     _told: dict[int, str] = field(default_factory=dict)
 
@@ -108,7 +61,10 @@ class Evaluation:
         if self.recorded_starts is not None:
             num_episodes = min(num_episodes, len(self.recorded_starts))
         waiting = deque((episode, 1) for episode in range(num_episodes))
-        lanes = [_Lane(env=env, gate=safety.Gate(safety.limits_of(env.spec, self.max_change))) for env in self.envs]
+        lanes = [
+            Lane(env=env, gate=safety.Gate(safety.limits_of(env.spec, self.max_change)), operator=operator)
+            for env, operator in zip(self.envs, self.operators or [None] * len(self.envs), strict=True)
+        ]
         if self.config.wrong_prompt:
             self._told = self._wrong_prompts()
         results: list[EpisodeResult] = []
@@ -117,10 +73,10 @@ class Evaluation:
             while busy := self._fill(lanes, waiting):
                 chunks = self.policy.act([self._seen_by_policy(lane) for lane in busy])
                 for lane, chunk in zip(busy, chunks, strict=True):
-                    success = lane.play(chunk.actions[: self.execution_horizon])
-                    if success is not None:
-                        results.append(self._result(lane, success=success))
-                        if not success and lane.attempt < self.config.num_attempts:
+                    solved = lane.play(chunk.actions[: self.execution_horizon])
+                    if solved is not None:
+                        results.append(self._result(lane, solved=solved))
+                        if not results[-1].success and lane.attempt < self.config.num_attempts:
                             waiting.appendleft((lane.episode, lane.attempt + 1))
                 if progress_due.is_due():
                     logger.info("Evaluated %d of %d episodes.", len(results), self.config.num_episodes)
@@ -134,7 +90,7 @@ class Evaluation:
         """How the episodes began, in their order."""
         return [self._starts[episode] for episode in sorted(self._starts)]
 
-    def _fill(self, lanes: Sequence[_Lane], waiting: deque[tuple[int, int]]) -> list[_Lane]:
+    def _fill(self, lanes: Sequence[Lane], waiting: deque[tuple[int, int]]) -> list[Lane]:
         """Gives idle lanes the next start states; returns the lanes that play."""
         for lane in lanes:
             if not lane.is_busy and waiting:
@@ -148,7 +104,7 @@ class Evaluation:
             return self.recorded_starts[episode].seed
         return self.config.first_seed + episode
 
-    def _note_start(self, lane: _Lane) -> None:
+    def _note_start(self, lane: Lane) -> None:
         """Remembers how the episode began; says so where it is not how it was recorded."""
         assert lane.observation is not None, "A lane that begins has been reset."
         start = StartState.of(lane.seed, lane.observation)
@@ -169,7 +125,7 @@ class Evaluation:
         name = f"episode_{episode:03d}" + (f"_attempt_{attempt}" if attempt > 1 else "")
         return VideoFile(self.video_dir / f"{name}.mp4", fps=env.spec.control_hz)
 
-    def _seen_by_policy(self, lane: _Lane) -> Observation:
+    def _seen_by_policy(self, lane: Lane) -> Observation:
         assert lane.observation is not None, "A busy lane has been reset."
         return replace(lane.observation, prompt=self._told.get(lane.episode, lane.observation.prompt))
 
@@ -182,15 +138,18 @@ class Evaluation:
             raise ConfigError(f"evaluation.wrong_prompt needs two prompts or more, all start states say {known}.")
         return {episode: _another(known, prompt, turn=episode) for episode, prompt in own.items()}
 
-    def _result(self, lane: _Lane, *, success: bool) -> EpisodeResult:
+    def _result(self, lane: Lane, *, solved: bool) -> EpisodeResult:
         return EpisodeResult(
             episode=lane.episode,
             seed=lane.seed,
             prompt=lane.prompt,
             told_prompt=self._told.get(lane.episode, lane.prompt),
-            success=bool(success),
+            success=solved and not lane.num_takeovers,
             num_steps=lane.num_steps,
             attempt=lane.attempt,
+            solved_with_help=solved and lane.num_takeovers > 0,
+            num_takeovers=lane.num_takeovers,
+            num_human_steps=lane.num_human_steps,
         )
 
 

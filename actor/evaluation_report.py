@@ -23,13 +23,19 @@ class EpisodeResult(msgspec.Struct, frozen=True, kw_only=True):
     told_prompt: str
     """What the policy was told."""
     success: bool
+    """Whether it was solved without help."""
     num_steps: int
     attempt: int = 1
     """1 for the first try of this start state."""
+    solved_with_help: bool = False
+    """Whether it was solved, and a person took over on the way."""
+    num_takeovers: int = 0
+    num_human_steps: int = 0
+    """Ticks at which the person acted."""
 
 
 class SuccessRate(msgspec.Struct, frozen=True, kw_only=True):
-    """Successes among trials, with the Wilson 95 % interval."""
+    """Successes without help among trials, with the Wilson 95 % interval, and the help that there was."""
 
     num_episodes: int
     num_successes: int
@@ -41,6 +47,13 @@ class SuccessRate(msgspec.Struct, frozen=True, kw_only=True):
     mean_steps_of_successes: float | None
     cycle_time_s: float | None = None
     """Mean time of a successful episode on the robot's clock, without resets."""
+    num_takeovers: int = 0
+    takeovers_per_episode: float = 0.0
+    takeover_rate: float = 0.0
+    """Share of the episodes in which a person took over."""
+    intervention_rate: float = 0.0
+    """Share of the steps that a person commanded."""
+    num_solved_with_help: int = 0
 
 
 class EvaluationReport(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +71,8 @@ class EvaluationReport(msgspec.Struct, frozen=True, kw_only=True):
     duration_s: float
     overall: SuccessRate
     by_prompt: dict[str, SuccessRate]
+    interventions: bool = False
+    """Whether a person was there who might take over; without one the counts of help are 0 by construction."""
     success_at_attempt: list[float] = []
     """Share of start states that were solved within 1, 2, ... attempts."""
 
@@ -93,6 +108,7 @@ def success_rate(results: Sequence[EpisodeResult], *, control_hz: float | None =
     successful = [result.num_steps for result in results if result.success]
     low, high = wilson_interval(len(successful), len(results))
     steps_of_successes = sum(successful) / len(successful) if successful else None
+    num_takeovers = sum(result.num_takeovers for result in results)
     return SuccessRate(
         num_episodes=len(results),
         num_successes=len(successful),
@@ -102,6 +118,11 @@ def success_rate(results: Sequence[EpisodeResult], *, control_hz: float | None =
         mean_steps=sum(lengths) / max(len(lengths), 1),
         mean_steps_of_successes=steps_of_successes,
         cycle_time_s=steps_of_successes / control_hz if steps_of_successes and control_hz else None,
+        num_takeovers=num_takeovers,
+        takeovers_per_episode=num_takeovers / max(len(results), 1),
+        takeover_rate=sum(result.num_takeovers > 0 for result in results) / max(len(results), 1),
+        intervention_rate=sum(result.num_human_steps for result in results) / max(sum(lengths), 1),
+        num_solved_with_help=sum(result.solved_with_help for result in results),
     )
 
 
@@ -131,6 +152,8 @@ def describe(report: EvaluationReport) -> list[str]:
         f"Policy {report.policy_hash[:12]}: {_line(report.overall)}{', told wrong prompts' * report.wrong_prompt}."
     ]
     lines += [f"  {prompt!r}: {_line(rate)}." for prompt, rate in report.by_prompt.items()]
+    if report.interventions:
+        lines.append(f"  {_help_line(report.overall)}")
     if len(report.success_at_attempt) > 1:
         shares = ", ".join(f"{share:.1%} at {number}" for number, share in enumerate(report.success_at_attempt, 1))
         lines.append(f"  Solved within so many attempts: {shares}.")
@@ -142,4 +165,12 @@ def _line(rate: SuccessRate) -> str:
         f"{rate.num_successes} of {rate.num_episodes} succeeded, {rate.success_rate:.1%} "
         f"[{rate.wilson_low:.1%}, {rate.wilson_high:.1%}] (Wilson 95 %), {rate.mean_steps:.1f} steps on average"
         + (f", {rate.cycle_time_s:.1f} s per success" if rate.cycle_time_s else "")
+    )
+
+
+def _help_line(rate: SuccessRate) -> str:
+    return (
+        f"A person took over {rate.num_takeovers} times, {rate.takeovers_per_episode:.2f} per episode, in "
+        f"{rate.takeover_rate:.1%} of the episodes and for {rate.intervention_rate:.1%} of the steps; "
+        f"{rate.num_solved_with_help} were solved with that help and count as not succeeded."
     )

@@ -1,7 +1,8 @@
 """Compares two evaluations of the same start states: `python -m tools.compare_evaluations <before> <after>`.
 
 Each directory holds `episodes.csv` of an evaluation. Successes are compared pair by pair with the exact McNemar test
-(McNemar 1947): only start states that one checkpoint solved and the other did not say anything.
+(McNemar 1947): only start states that one checkpoint solved and the other did not say anything. Takeovers, where a
+person might help (`evaluation.interventions`), are compared by the exact sign test in the same way.
 """
 
 import argparse
@@ -34,6 +35,21 @@ class Comparison(msgspec.Struct, frozen=True, kw_only=True):
     """Start states that only the first one solved."""
     p_value: float
     """Probability of a difference at least as large if both were equally good (two-sided, exact)."""
+    takeovers_before: float
+    """Per episode."""
+    takeovers_after: float
+    num_less_help: int
+    """Start states with fewer takeovers in the second one."""
+    num_more_help: int
+    takeovers_p_value: float
+    """The same of the takeovers."""
+
+
+class Played(msgspec.Struct, frozen=True):
+    """What came of one start state at its first attempt."""
+
+    success: bool
+    num_takeovers: int
 
 
 def mcnemar_p_value(num_gained: int, num_lost: int) -> float:
@@ -45,33 +61,43 @@ def mcnemar_p_value(num_gained: int, num_lost: int) -> float:
 
 def compare(before: Path, after: Path) -> Comparison:
     """Returns the comparison of two evaluations; raises ConfigError where they share no start states."""
-    first, second = read_successes(before), read_successes(after)
+    first, second = read_played(before), read_played(after)
     shared = sorted(set(first) & set(second))
     if not shared:
         raise ConfigError(
             f"{before} and {after} share no start state. Evaluate both with the same evaluation.first_seed, or the "
             "second with evaluation.start_states=<starts.json of the first>."
         )
-    gained = sum(second[start] and not first[start] for start in shared)
-    lost = sum(first[start] and not second[start] for start in shared)
+    pairs = [(first[start], second[start]) for start in shared]
+    gained = sum(new.success and not old.success for old, new in pairs)
+    lost = sum(old.success and not new.success for old, new in pairs)
+    less, more = (sum(sign * (new.num_takeovers - old.num_takeovers) > 0 for old, new in pairs) for sign in (-1, 1))
     return Comparison(
-        num_pairs=len(shared),
-        success_before=sum(first[start] for start in shared) / len(shared),
-        success_after=sum(second[start] for start in shared) / len(shared),
+        num_pairs=len(pairs),
+        success_before=sum(old.success for old, _ in pairs) / len(pairs),
+        success_after=sum(new.success for _, new in pairs) / len(pairs),
         num_gained=gained,
         num_lost=lost,
         p_value=mcnemar_p_value(gained, lost),
+        takeovers_before=sum(old.num_takeovers for old, _ in pairs) / len(pairs),
+        takeovers_after=sum(new.num_takeovers for _, new in pairs) / len(pairs),
+        num_less_help=less,
+        num_more_help=more,
+        takeovers_p_value=mcnemar_p_value(less, more),
     )
 
 
-def read_successes(directory: Path) -> dict[tuple[int, str], bool]:
-    """Returns the success of each start state (seed, prompt) at its first attempt; raises ConfigError without any."""
+def read_played(directory: Path) -> dict[tuple[int, str], Played]:
+    """Returns what came of each start state (seed, prompt) at its first attempt; raises ConfigError without any.
+
+    Tables of evaluations without a person have no column of takeovers: there were none.
+    """
     path = directory / TABLE if directory.is_dir() else directory
     try:
         with path.open(newline="") as table:
             rows = list(csv.DictReader(table))
         return {
-            (int(row["seed"]), row["prompt"]): row["success"] == "True"
+            (int(row["seed"]), row["prompt"]): Played(row["success"] == "True", int(row.get("num_takeovers") or 0))
             for row in rows
             if row.get("attempt", "1") == "1"
         }
@@ -80,11 +106,18 @@ def read_successes(directory: Path) -> dict[tuple[int, str], bool]:
 
 
 def describe(comparison: Comparison) -> str:
-    """Returns the comparison in one sentence."""
-    return (
+    """Returns the comparison in one sentence, in two where anybody helped."""
+    told = (
         f"{comparison.num_pairs} start states: {_rate(comparison.success_before, comparison.num_pairs)} before, "
         f"{_rate(comparison.success_after, comparison.num_pairs)} after (Wilson 95 %); {comparison.num_gained} gained, "
         f"{comparison.num_lost} lost, p = {comparison.p_value:.3g} (exact McNemar)."
+    )
+    if not comparison.takeovers_before and not comparison.takeovers_after:
+        return told
+    return (
+        f"{told} Takeovers per episode: {comparison.takeovers_before:.2f} before, {comparison.takeovers_after:.2f} "
+        f"after; fewer at {comparison.num_less_help} start states, more at {comparison.num_more_help}, "
+        f"p = {comparison.takeovers_p_value:.3g} (exact sign test)."
     )
 
 

@@ -6,6 +6,9 @@ from serl_launcher.config.beside import ConsoleConfig, DevicesConfig, RewardsCon
 from serl_launcher.errors import ConfigError
 
 
+MODES = ("online", "collect", "eval")
+
+
 @dataclass(kw_only=True, slots=True)
 class InterventionConfig:
     """The person beside the robot; in simulation a scripted one."""
@@ -24,7 +27,7 @@ class ActorConfig:
     id: str = "actor-0"
     """Unique per robot; a second actor with the same id is refused."""
     mode: str = "online"
-    """`online`: policy with takeovers. `collect`: the person drives. `eval`: policy alone."""
+    """`online`: policy with takeovers. `collect`: the person drives. `eval`: a checkpoint is evaluated."""
     policy: str = "remote"
     """`remote`: ask the learner. `local`: fetch the weights and run them here (needs the `policy` extra). `random`:
     random actions, to try a simulator out."""
@@ -62,7 +65,7 @@ class ActorConfig:
     One that is told to stop waits 5 s at most."""
 
     def __post_init__(self) -> None:
-        if self.mode not in ("online", "collect", "eval"):
+        if self.mode not in MODES:
             raise ConfigError(f"actor.mode must be 'online', 'collect' or 'eval', got {self.mode!r}.")
         if self.policy not in ("remote", "local", "random"):
             raise ConfigError(f"actor.policy must be 'remote', 'local' or 'random', got {self.policy!r}.")
@@ -82,7 +85,7 @@ class ActorConfig:
 
 @dataclass(kw_only=True, slots=True)
 class EvaluationConfig:
-    """The eval actor (`actor.mode=eval`): a named checkpoint, fixed start states, no interventions."""
+    """The eval actor (`actor.mode=eval`): a named checkpoint, fixed start states."""
 
     num_episodes: int = 100
     first_seed: int = 1_000_000
@@ -95,6 +98,9 @@ class EvaluationConfig:
     """Episodes that are simulated side by side and share one batched policy call."""
     num_attempts: int = 1
     """A start state that was not solved is tried again, up to so many times; the report gives success at 1..k."""
+    interventions: bool = False
+    """Whether the person beside the robot may take over, by what `actor.devices` and `actor.intervention` name. All
+    help is counted, and an episode with help is no success."""
     start_states: str | None = None
     """`starts.json` of an earlier evaluation, whose start states are used again; None: `first_seed` and following."""
     output_dir: str | None = None

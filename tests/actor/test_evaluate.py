@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -6,7 +7,7 @@ import pytest
 from actor.evaluate import evaluate
 from actor.local_policy import LocalPolicy, check_same_robot
 from robot_infra import envs
-from serl_launcher.config.actor import ActorConfig, EvaluationConfig
+from serl_launcher.config.actor import ActorConfig, EvaluationConfig, InterventionConfig
 from serl_launcher.config.environment import EnvironmentConfig
 from serl_launcher.config.root import RunConfig
 from serl_launcher.errors import ConfigError, SpecMismatch
@@ -75,3 +76,21 @@ def test_a_wrong_checkpoint_ends_the_evaluation_before_anything_moves(tmp_path: 
 def test_a_policy_for_another_robot_is_refused_with_the_differences(robot_spec: RobotSpec, tmp_path: Path):
     with pytest.raises(SpecMismatch, match=r"'sim_pnp', this is 'tiny': state_names.*camera 'cam_high'"):
         check_same_robot(robot_spec, SPEC, tmp_path)
+
+
+def test_a_scripted_person_helps_where_that_is_asked_for(checkpoint: Path, tmp_path: Path):
+    config = run_config(checkpoint, tmp_path)
+    config.environment = replace(ENVIRONMENT, max_episode_length=20)
+    config.actor.intervention = InterventionConfig(reaction_ticks=0, patience_ticks=2)
+    config.evaluation.interventions, config.evaluation.num_episodes = True, 2
+    report = evaluate(config)
+    assert report.interventions
+    assert report.overall.num_takeovers > 0
+    assert 0 < report.overall.intervention_rate <= 1
+
+
+def test_without_anybody_who_may_take_over_help_cannot_be_asked_for(checkpoint: Path, tmp_path: Path):
+    config = run_config(checkpoint, tmp_path)
+    config.evaluation.interventions, config.actor.intervention.enabled = True, False
+    with pytest.raises(ConfigError, match=r"actor\.intervention\.enabled=true"):
+        evaluate(config)

@@ -1,12 +1,13 @@
 from pathlib import Path
 
 import av
+import numpy as np
 import pytest
 
 from actor.evaluation import Evaluation
 from serl_launcher.config.actor import EvaluationConfig
 from serl_launcher.errors import ConfigError
-from tests.actor.tiny_robot import PROMPTS, PromptFollower, TinyRobot
+from tests.actor.tiny_robot import PROMPTS, Person, PromptFollower, TinyRobot
 
 
 def evaluation(
@@ -67,3 +68,33 @@ def test_commands_are_limited_in_an_evaluation_too(tmp_path: Path):
     playing.run()
     steps = [abs(after - before).max() for before, after in zip(robot.commands, robot.commands[1:], strict=False)]
     assert max(steps) <= 0.05 + 1e-6
+
+
+def test_an_episode_with_help_is_counted_and_is_no_success(tmp_path: Path):
+    playing = evaluation(tmp_path, num_lanes=2, num_episodes=2)
+    playing.operators = [None, Person(frozenset({1, 2, 4}))]
+    alone, helped = playing.run()
+    assert (alone.success, alone.solved_with_help, alone.num_takeovers, alone.num_human_steps) == (True, False, 0, 0)
+    assert (helped.success, helped.solved_with_help) == (False, True)
+    assert (helped.num_takeovers, helped.num_human_steps) == (2, 3)
+
+
+def test_a_person_who_takes_over_drops_the_rest_of_the_chunk_and_the_policy_is_asked_anew(tmp_path: Path):
+    robot, policy = TinyRobot(), PromptFollower()
+    playing = evaluation(tmp_path, num_episodes=1, first_seed=101, policy=policy)
+    playing.envs, playing.operators = [robot], [Person(frozenset({1, 2}))]
+    [result] = playing.run()
+    # The person's steps are half as long as the policy's; the first chunk of two was cut after its first action.
+    moved = [np.abs(after - before).max() for before, after in zip(robot.commands, robot.commands[1:], strict=False)]
+    assert moved[:2] == pytest.approx([0.1, 0.1], abs=1e-6)
+    assert moved[2] == pytest.approx(0.2, abs=1e-6)
+    assert len(policy.batch_sizes) == 1 + -(-(result.num_steps - 3) // 2)
+
+
+def test_a_person_who_says_hold_leaves_the_robot_where_it_is(tmp_path: Path):
+    robot = TinyRobot(max_steps=5)
+    playing = evaluation(tmp_path, num_episodes=1)
+    playing.envs, playing.operators = [robot], [Person(frozenset({1, 2, 3, 4}), holds=True)]
+    [result] = playing.run()
+    assert not result.solved_with_help
+    np.testing.assert_array_equal(np.stack(robot.commands), np.tile(robot.commands[0], (5, 1)))

@@ -2,6 +2,7 @@ import csv
 import json
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from actor.evaluation_report import (
@@ -65,6 +66,27 @@ def test_the_files_hold_what_was_found(tmp_path: Path):
     with (tmp_path / "eval" / "episodes.csv").open() as table:
         rows = list(csv.DictReader(table))
     assert [row["success"] for row in rows] == ["True", "False", "True"]
+
+
+def test_help_is_counted_per_episode_and_per_step(tmp_path: Path):
+    helped = msgspec.structs.replace(RESULTS[1], num_takeovers=3, num_human_steps=11, solved_with_help=True)
+    results = [RESULTS[0], helped, RESULTS[2]]
+    rate = success_rate(results)
+    assert (rate.num_takeovers, rate.takeovers_per_episode, rate.num_solved_with_help) == (3, 1.0, 1)
+    assert (rate.takeover_rate, rate.intervention_rate) == pytest.approx((1 / 3, 11 / 33))
+    assert rate.num_successes == 2
+    told = msgspec.structs.replace(report(), overall=rate, interventions=True)
+    assert "took over 3 times, 1.00 per episode, in 33.3% of the episodes and for 33.3% of the steps" in "".join(
+        describe(told)
+    )
+    write_report(told, results, tmp_path)
+    with (tmp_path / "episodes.csv").open() as table:
+        rows = list(csv.DictReader(table))
+    assert [(row["num_takeovers"], row["num_human_steps"], row["solved_with_help"]) for row in rows] == [
+        ("0", "0", "False"), ("3", "11", "True"), ("0", "0", "False")
+    ]  # fmt: skip
+    written = json.loads((tmp_path / "report.json").read_text())
+    assert (written["interventions"], written["overall"]["num_takeovers"]) == (True, 3)
 
 
 def test_the_text_names_policy_share_and_interval():

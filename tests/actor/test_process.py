@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from actor.__main__ import with_mode
 from actor.spool import Spool
 from serl_launcher.events import EpisodeEnded, EpisodeStarted, StepRecorded
 from serl_launcher.types import Outcome
@@ -54,6 +55,12 @@ def kill_after(seconds: float, arguments: list[str], number: signal.Signals, spo
 
 def reopened(directory: Path) -> Spool:
     return open_spool(directory / "run" / "spool")
+
+
+def test_the_first_word_may_be_the_mode():
+    assert with_mode(["eval", "seed=1"]) == ["seed=1", "actor.mode=eval"]
+    assert with_mode(["seed=1"]) == ["seed=1"]
+    assert with_mode([]) == []
 
 
 def test_without_a_learner_a_collection_ends_and_everything_waits_in_the_spool(tmp_path: Path):

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from robot_infra.interfaces import Transition
+from robot_infra.interfaces import HOLD, Hold, Transition
 from serl_launcher.specs import CameraSpec, RobotSpec
 from serl_launcher.types import ActionChunk, Observation, Outcome
 
@@ -105,20 +105,23 @@ class PromptFollower:
 
 @dataclass
 class Person:
-    """Drives at the given ticks of every episode, to where the prompt says."""
+    """Drives at the given ticks of every episode, to where the prompt says, or holds the robot."""
 
     ticks: frozenset[int]
+    holds: bool = False
     tick: int = 0
     proposals: list[np.ndarray | None] = field(default_factory=list)
 
     def reset(self) -> None:
         self.tick = 0
 
-    def command(self, observation: Observation, proposal: np.ndarray | None) -> np.ndarray | None:
+    def command(self, observation: Observation, proposal: np.ndarray | None) -> np.ndarray | Hold | None:
         drives = self.tick in self.ticks
         self.tick += 1
         self.proposals.append(proposal)
         goal = -1.0 if observation.prompt == PROMPTS[1] else 0.5
+        if drives and self.holds:
+            return HOLD
         return towards(observation, goal, horizon=1, speed=0.1)[0] if drives else None
 
     def judge(self, transition: Transition) -> Outcome:

@@ -14,7 +14,7 @@ from learner.serve.packing import pack
 from serl_launcher.policies.any_policy import load_any_policy
 from serl_launcher.transforms.images import resize_with_pad
 from tests.learner.serve.serving import serving
-from tools.compare_evaluations import read_successes
+from tools.compare_evaluations import read_played
 
 ROOT = Path(__file__).parents[3]
 BASE_POLICY = ROOT / "robot_infra" / "assets" / "sim_pnp_base"
@@ -81,4 +81,4 @@ def test_the_published_client_plays_whole_episodes_of_the_simulator(client_pytho
         rows = list(csv.DictReader(table))
     assert [int(row["seed"]) for row in rows] == [7, 8, 9]
     assert all(row["success"] == "True" or int(row["num_steps"]) <= 20 for row in rows)
-    assert read_successes(tmp_path).keys() == {(int(row["seed"]), row["prompt"]) for row in rows}
+    assert read_played(tmp_path).keys() == {(int(row["seed"]), row["prompt"]) for row in rows}
