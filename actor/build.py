@@ -23,7 +23,7 @@ from actor.recorder import Recorder
 from actor.reporting import Reporter
 from actor.rewards import JudgedEnv
 from actor.rewards.late_labels import LateLabels
-from actor.rollout import Rollout
+from actor.rollout import Rollout, gate_of
 from actor.spool import Spool
 from actor.steadiness import steady
 from actor.timings import TimingLog
@@ -158,7 +158,8 @@ def _rollout(shared: _Shared, env: RobotEnv, service: ActionService, *, lane: in
     """Returns the control loop of one robot, or of one lane."""
     config, actor, run = shared.config, shared.config.actor, RunDirectory.of(shared.config)
     speed = env.spec.control_hz * config.environment.realtime_factor
-    policy = _policy(shared, env.spec, service, lane)
+    gate = gate_of(env, safety.limits_of(env.spec, actor.max_change, max_jump=actor.max_jump))
+    policy = _policy(shared, env.spec, service, gate, lane)
     operator, console = operator_beside(config, env, shared.beside), shared.console
     control = Control(
         policy=policy,
@@ -170,7 +171,7 @@ def _rollout(shared: _Shared, env: RobotEnv, service: ActionService, *, lane: in
     return Rollout(
         env=env,
         control=control,
-        limits=safety.limits_of(env.spec, actor.max_change, max_jump=actor.max_jump),
+        gate=gate,
         recorder=Recorder(log=shared.spool, spec=env.spec, actor_id=actor.id),
         progress=shared.progress,
         clearance=shared.clearance,
@@ -244,7 +245,10 @@ def _service(shared: _Shared, spec: RobotSpec) -> ActionService:
     return FollowingPolicy(shared.client, spec, cache=cache, seed=config.seed)
 
 
-def _policy(shared: _Shared, spec: RobotSpec, service: ActionService, lane: int) -> ChunkPolicy | None:
+def _policy(
+    shared: _Shared, spec: RobotSpec, service: ActionService, gate: safety.Gate, lane: int
+) -> ChunkPolicy | None:
+    """Returns who proposes actions; a stopped actor and a robot with a fault do not wait for them."""
     config = shared.config
     if config.actor.mode == "collect":
         return None
@@ -253,6 +257,6 @@ def _policy(shared: _Shared, spec: RobotSpec, service: ActionService, lane: int)
     return RemotePolicy(
         service,
         timeout_s=config.transport.request_timeout_s,
-        is_stopping=shared.clearance.is_stopping,
+        is_stopping=lambda: shared.clearance.is_stopping() or gate.fault is not None,
         wait_for_policy_s=config.actor.wait_for_policy_s,
     )

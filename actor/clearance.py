@@ -3,6 +3,7 @@
 import logging
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -55,6 +56,8 @@ class Clearance:
     learner: Learner
     room: Room
     poll_s: float = 0.1
+    waits_for: str = ""
+    """Why no episode begins; empty while none is waited for."""
     _stop: threading.Event = field(default_factory=threading.Event)
     _complaint: Throttle = field(default_factory=lambda: Throttle(60.0))
 
@@ -84,21 +87,29 @@ class Clearance:
         """Whether the learner will not take anything from this actor."""
         return isinstance(self.learner.last_error, FATAL)
 
-    def wait_for_next_episode(self) -> bool:
-        """Waits while the learner pauses or the spool is full; returns False where the actor is to stop."""
-        while not self.is_stopping():
-            reason = self._reason_to_wait()
-            if reason is None:
-                return True
-            if self._complaint.is_due():
-                logger.warning("No new episode: %s", reason)
-            time.sleep(self.poll_s)
-        return False
+    def wait_for_next_episode(self, *, is_needed: Callable[[], bool] = lambda: False) -> bool:
+        """Waits while the learner pauses or the spool is full; returns False where the actor is to stop.
 
-    def _reason_to_wait(self) -> str | None:
+        Args:
+            is_needed: Whether the loop is needed for something else, e.g. a fault that a person wants to clear; it
+                ends the wait.
+        """
+        try:
+            while not self.is_stopping():
+                self.waits_for = self._reason_to_wait()
+                if not self.waits_for or is_needed():
+                    return True
+                if self._complaint.is_due():
+                    logger.warning("No new episode: %s", self.waits_for)
+                time.sleep(self.poll_s)
+            return False
+        finally:
+            self.waits_for = ""
+
+    def _reason_to_wait(self) -> str:
         if self.room.is_full:
             return "the spool is full; start the learner or raise transport.spool_max_bytes."
         announced = self.learner.announcement
         if announced is not None and announced.paused:
             return "the learner asked for a pause."
-        return None
+        return ""

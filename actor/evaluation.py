@@ -11,8 +11,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
-
 from actor.evaluation_lane import Lane
 from actor.evaluation_report import EpisodeResult
 from actor.progress import Throttle

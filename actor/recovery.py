@@ -6,8 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from robot_infra.interfaces import RobotEnv
-from robot_infra.safety import Gate
+from robot_infra.interfaces import RobotEnv, clear_fault
+from robot_infra.safety import FaultKind, Gate
 from serl_launcher.errors import RobotError, SafetyError
 
 logger = logging.getLogger(__name__)
@@ -39,7 +39,8 @@ class Recovery:
         on_tick: Callable[[], None],
     ) -> bool:  # fmt: skip
         """Returns True once a person cleared the fault; False where the actor is to stop."""
-        self.person.forget_clearing()
+        if gate.fault is None or gate.fault.kind is not FaultKind.EMERGENCY_STOP:
+            self.person.forget_clearing()  # After a STOP the person may have cleared it while the loop was busy.
         self.reason = str(fault)
         logger.error("The robot holds until a person clears this: %s", fault)
         try:
@@ -55,10 +56,8 @@ class Recovery:
 
     def _is_cleared(self, env: RobotEnv, gate: Gate, name: str) -> bool:
         """Clears the robot first: where its alarm stays, so does the fault."""
-        clear_robot = getattr(env, "clear_fault", None)
         try:
-            if clear_robot is not None:
-                clear_robot(by=name)
+            clear_fault(env, by=name)
             gate.clear_fault(by=name)
         except (SafetyError, RobotError) as exc:
             self.reason = str(exc)

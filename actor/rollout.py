@@ -5,6 +5,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from actor.recorder import Recorder
 from actor.recovery import Recovery
 from actor.timings import HELD, TimingLog
 from robot_infra import safety
-from robot_infra.interfaces import RobotEnv, Transition
+from robot_infra.interfaces import RobotEnv, Transition, emergency_stop
 from serl_launcher.errors import SafetyError, SpoolFull
 from serl_launcher.types import Observation, Outcome
 
@@ -42,7 +43,8 @@ class Rollout:
 
     env: RobotEnv
     control: Control
-    limits: safety.SafetyLimits
+    gate: safety.Gate
+    """What every command passes; remembers how the robot moves, and its faults (`gate_of`)."""
     recorder: Recorder
     progress: Progress
     clearance: Clearance
@@ -52,19 +54,20 @@ class Rollout:
     """Where the durations of every tick go."""
     recovery: Recovery | None = None
     """Who clears faults; None: a fault ends the actor."""
-    gate: safety.Gate = field(init=False)
-    """What every command passes; remembers how the robot moves, and its faults."""
+    _is_beginning: bool = False
 
-    def __post_init__(self) -> None:
-        self.gate = safety.Gate(self.limits)
+    @property
+    def waits_for(self) -> str:
+        """What keeps the loop from going on; empty while it does."""
+        return self.clearance.waits_for or ("for the policy's first actions." if self._is_beginning else "")
 
     def run(self, *, num_episodes: int, after_episode: Callable[[EpisodeSummary], None], on_tick: OnTick) -> None:
         """Plays until `num_episodes` have finished over the whole life of this actor; 0: until told to stop."""
         while self.progress.claim(num_episodes):
             try:
-                if not self.clearance.wait_for_next_episode():
+                if not self.clearance.wait_for_next_episode(is_needed=self._has_fault):
                     return
-                self._require_no_fault()
+                self.gate.require_clear()  # Not even a reset may move a robot with a fault.
                 episode = self.play_episode(on_tick)
             except SpoolFull as exc:
                 self._wait_for_room(exc)
@@ -82,10 +85,8 @@ class Rollout:
                 self.progress.release()
             after_episode(episode)
 
-    def _require_no_fault(self) -> None:
-        """Raises SafetyError where somebody stopped the robot between two episodes: not even a reset may move it."""
-        if self.gate.fault is not None:
-            raise SafetyError(self.gate.fault.message)
+    def _has_fault(self) -> bool:
+        return self.gate.fault is not None
 
     def _wait_for_room(self, reason: SpoolFull) -> None:
         """Waits until the spool takes events again; what it has of the cut-off episode is closed as aborted."""
@@ -121,7 +122,7 @@ class Rollout:
         if self.timings is not None:
             self.timings.begin()
         try:
-            self.control.begin(observation)
+            self._begin_control(observation)
             self.pacer.start()
             is_over = False
             while not is_over and not self.clearance.is_stopping():
@@ -144,10 +145,18 @@ class Rollout:
             self.timings.end(tally.number, self.control.chunk_notes())
         return self._summary(tally, outcome)
 
+    def _begin_control(self, observation: Observation) -> None:
+        self._is_beginning = True
+        try:
+            self.control.begin(observation)
+        finally:
+            self._is_beginning = False
+
     def _tick(self, observation: Observation, tally: _Tally) -> tuple[Transition, bool]:
         """Commands the robot once; returns what came of it, and whether somebody decided it (it is recorded then)."""
         began_s = time.monotonic()
         decision = self.control.decide(observation)
+        self.gate.require_clear()  # Somebody may have stopped the robot while the loop waited for the policy.
         decided_s = time.monotonic()
         if decision is None:
             transition = self._hold(observation)
@@ -191,6 +200,11 @@ class Rollout:
             policy_version=tally.policy_version,
             duration_s=time.monotonic() - tally.started_s,
         )
+
+
+def gate_of(env: RobotEnv, limits: safety.SafetyLimits) -> safety.Gate:
+    """Returns the gate of a robot: an emergency stop that trips it reaches the robot by its driver, at once."""
+    return safety.Gate(limits, on_emergency_stop=partial(emergency_stop, env))
 
 
 def _nothing_happened(observation: Observation, action_dim: int) -> Transition:

@@ -39,8 +39,8 @@ class Transition:
 class RobotEnv(Protocol):
     """One robot and its task, real or simulated. It never draws random numbers but from the seed of its reset.
 
-    A robot with an attribute `keeps_time = True` ends each step at the end of its tick, so that its sensors are read
-    right before the next decision; nobody else paces it (see `keeps_time`).
+    What a robot may have beyond this is asked for by the functions below: `keeps_time`, `emergency_stop`,
+    `clear_fault`, `look`. Wrappers pass it on.
     """
 
     @property
@@ -66,8 +66,36 @@ class RobotEnv(Protocol):
 
 
 def keeps_time(env: RobotEnv) -> bool:
-    """Whether the robot ends its steps in time by itself, as real ones do."""
+    """Whether the robot ends each step at the end of its tick by itself, as real ones do; nobody else paces it then."""
     return bool(getattr(env, "keeps_time", False))
+
+
+def emergency_stop(env: RobotEnv, reason: str) -> None:
+    """Stops a robot that has `emergency_stop(reason)` by its own means; a person has to clear it afterwards.
+
+    Such a robot may be stopped from any thread and at any time, also in the middle of a reset, and it does not make
+    the caller wait. Any other robot stops with the commands that it gets.
+    """
+    stop = getattr(env, "emergency_stop", None)
+    if stop is not None:
+        stop(reason)
+
+
+def clear_fault(env: RobotEnv, *, by: str) -> None:
+    """Lets a robot that has faults of its own move again; `by` names the person who says so.
+
+    Raises:
+        SafetyError, RobotError: Its alarm stays, so does its fault.
+    """
+    clear = getattr(env, "clear_fault", None)
+    if clear is not None:
+        clear(by=by)
+
+
+def look(env: RobotEnv) -> Observation | None:
+    """Returns what the sensors say now, without a command and from any thread; None where nobody can look meanwhile."""
+    see = getattr(env, "look", None)
+    return None if see is None else see()
 
 
 class Hold(Enum):

@@ -35,6 +35,39 @@ class CameraSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         return (self.height, self.width, 3)
 
 
+class ArmChain(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
+    """Joints of one arm from base to tip.
+
+    Example:
+        ArmChain(joints=("j0", "j1"), links=((0.3, 0.0, 0.0, 0.0), (0.2, 0.0, 0.0, 0.0)))
+    """
+
+    joints: tuple[str, ...]
+    """Action names, from the base on."""
+    links: tuple[tuple[float, float, float, float], ...]
+    """Denavit-Hartenberg parameters per joint: a in metres, alpha in radians, d in metres, offset in radians."""
+    base: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
+    """Where it stands: x, y, z in metres, and its turn about the vertical axis in radians."""
+    to_rad: float = 1.0
+    """What turns the joints' unit into radians: 0.017453 for degrees."""
+
+    def __post_init__(self) -> None:
+        if not self.joints or len(self.joints) != len(self.links):
+            raise ValueError(f"Expected a link for each of the joints {self.joints}, got {len(self.links)} links.")
+
+
+class WorkspaceSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The box that the tip of no arm may leave, in metres, in the frame in which the bases of the arms are given."""
+
+    low: tuple[float, float, float]
+    high: tuple[float, float, float]
+    arms: tuple[ArmChain, ...]
+
+    def __post_init__(self) -> None:
+        if not self.arms or any(not low < high for low, high in zip(self.low, self.high, strict=True)):
+            raise ValueError(f"Expected arms, and low below high; got {len(self.arms)} arms, {self.low}, {self.high}.")
+
+
 class RobotSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """What an actor and a learner must agree on before they exchange a step.
 
@@ -61,6 +94,8 @@ class RobotSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     """Likewise per second squared."""
     max_jerk: tuple[float, ...] = ()
     """Likewise per second cubed."""
+    workspace: WorkspaceSpec | None = None
+    """Where the tips of its arms may be; None: only the bounds of the actions count."""
 
     def __post_init__(self) -> None:
         if not len(self.action_names) == len(self.action_low) == len(self.action_high):

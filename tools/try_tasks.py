@@ -83,6 +83,9 @@ def attempt(task: str, directory: Path, *, python: str, overrides: Sequence[str]
         dataset = ReplayDataset(directory / task / "replay_buffer")
     except HiorsError as exc:
         return Tried(task=task, num_steps=0, num_episodes=0, num_cameras=0, seconds=0.0, trouble=str(exc))
+    if not dataset.num_episodes:
+        trouble = f"no episode arrived in {directory / task / 'replay_buffer'}."
+        return Tried(task=task, num_steps=0, num_episodes=0, num_cameras=0, seconds=0.0, trouble=trouble)
     return Tried(
         task=task, num_steps=int(dataset.episodes.length.sum()), num_episodes=dataset.num_episodes,
         num_cameras=len(dataset.image_shapes), seconds=time.monotonic() - began_s, trouble="",

@@ -55,9 +55,6 @@ class Console:
 
         def stop(reason: str) -> None:
             rollout.gate.trip(FaultKind.EMERGENCY_STOP, reason)
-            robot_gate = getattr(env, "gate", None)
-            if env.is_resetting and robot_gate is not None:
-                robot_gate.trip(FaultKind.EMERGENCY_STOP, reason)
 
         self.desk.on_stop(stop)
         welcome = Welcome(

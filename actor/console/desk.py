@@ -119,6 +119,7 @@ class Desk:
     def stop(self, name: str) -> None:
         """Stops the robot, whoever says so; the fault stays until a person clears it."""
         logger.warning("%s pressed STOP at the console.", name)
+        self.forget_clearing()
         self._stop(f"{name} pressed STOP at the console.")
 
     def clear(self, viewer: int, name: str) -> None:

@@ -51,10 +51,13 @@ class LoopState:
         fault = self.recovery.reason or (rollout.gate.fault.message if rollout.gate.fault is not None else "")
         newest = self.env.newest
         spec = self.env.spec
+        still_s, picture_age_s = now - self.env.looped_s, now - self.env.seen_s
         shows_state = newest is not None and spec.state_names == spec.action_names
         return State(
             mode=self.desk.mode, holder=self.desk.holder, has_seat=self.desk.seat == viewer, num_viewers=num_viewers,
-            is_resetting=self.env.is_resetting, still_s=round(now - self.env.seen_s, 2) if newest is not None else 0.0,
+            is_resetting=self.env.is_resetting, waits_for=rollout.waits_for,
+            still_s=round(still_s, 2) if newest is not None else 0.0,
+            picture_age_s=round(picture_age_s, 2) if newest is not None else 0.0,
             rate_hz=round(self._rate.note(now, self.env.num_ticks), 1), num_missed=self._num_missed(),
             source="held" if self.recovery.reason else _source_of(rollout), fault=fault,
             episode=max(rollout.recorder.number, 0), step=rollout.recorder.num_steps,

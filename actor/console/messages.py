@@ -93,7 +93,11 @@ class State(msgspec.Struct, frozen=True, tag="state"):
     num_viewers: int
     is_resetting: bool
     still_s: float
-    """Since the newest observation."""
+    """Since the control loop last looked."""
+    picture_age_s: float
+    """Since anybody looked: how old the pictures and the measured state are."""
+    waits_for: str
+    """What the loop waits for; empty where it does not wait, or nobody knows."""
     rate_hz: float
     num_missed: int
     source: str

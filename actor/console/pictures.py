@@ -24,6 +24,7 @@ class Pictures:
 
     def newest(self) -> tuple[int, list[bytes]]:
         """Returns how many observations there were, and the newest one's pictures; each begins with its number."""
+        self._env.look_again()
         number, observation = self._env.num_seen, self._env.newest
         if observation is not None and number != self._number:
             self._encoded = [

@@ -103,4 +103,5 @@ def _spec_of(
         max_speed=tuple(config.max_speed),
         max_acceleration=tuple(config.max_acceleration),
         max_jerk=tuple(config.max_jerk),
+        workspace=config.workspace_spec(),
     )

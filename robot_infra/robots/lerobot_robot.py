@@ -111,6 +111,10 @@ class LeRobotRobot:
         pictures = [self._last.images[name] for name in self._spec.camera_names]
         return np.concatenate(pictures, axis=1) if pictures else np.zeros((16, 16, 3), np.uint8)
 
+    def emergency_stop(self, reason: str) -> None:
+        """Lets no further command through, also in the middle of a reset; LeRobot has no stop of its own."""
+        self.gate.trip(FaultKind.EMERGENCY_STOP, reason)
+
     def clear_fault(self, *, by: str) -> None:
         """Lets the robot move again; `by` names the person who says so."""
         self.gate.clear_fault(by=by)
@@ -214,4 +218,5 @@ def _spec_of(config: EnvironmentConfig, options: LeRobotOptions, robot: Any) -> 
         max_speed=tuple(config.max_speed),
         max_acceleration=tuple(config.max_acceleration),
         max_jerk=tuple(config.max_jerk),
+        workspace=config.workspace_spec(),
     )

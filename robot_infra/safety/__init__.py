@@ -5,7 +5,6 @@ from robot_infra.safety.gate import Gate
 from robot_infra.safety.limits import (
     WATCHDOG_S,
     SafetyLimits,
-    Workspace,
     admit,
     limits_of,
     require_continuous,
@@ -17,6 +16,7 @@ from robot_infra.safety.limits import (
 from robot_infra.safety.motion import Motion, braking_motion, next_motion
 from robot_infra.safety.resets import reset_trajectory
 from robot_infra.safety.watchdog import is_silent
+from robot_infra.safety.workspace import Workspace
 
 __all__ = [
     "WATCHDOG_S",

@@ -3,7 +3,8 @@
     idle -- begin --> guarding -- a fault --> faulted -- clear_fault(by=a person) --> guarding
 
 While guarding, `admit` gives commands that keep every limit. While faulted it raises, and `hold` brakes and then stays.
-Drivers trip it for what they find themselves: the emergency stop, an alarm, a frozen camera.
+Drivers trip it for what they find themselves: the emergency stop, an alarm, a frozen camera. Whoever stops the robot in
+an emergency trips it too; it tells the robot at once, from whatever thread, and also where another fault is latched.
 """
 
 from collections.abc import Callable
@@ -25,15 +26,19 @@ from serl_launcher.errors import SafetyError
 class Gate:
     """Turns wishes into commands that keep every limit, and remembers how the robot moves."""
 
-    def __init__(self, limits: SafetyLimits, *, max_tracking_error: float = float("inf")) -> None:
+    def __init__(
+        self, limits: SafetyLimits, *, max_tracking_error: float = float("inf"),
+        on_emergency_stop: Callable[[str], None] = lambda reason: None,
+    ) -> None:  # fmt: skip
         """Guards a robot with these limits.
 
         Args:
             limits: What the robot allows.
             max_tracking_error: Measured positions further than this from the command are a fault (it hit something).
+            on_emergency_stop: Stops the robot by its own means; told the reason, must not wait.
         """
         self.limits = limits
-        self._max_tracking_error = max_tracking_error
+        self._max_tracking_error, self._on_emergency_stop = max_tracking_error, on_emergency_stop
         self._latch = FaultLatch()
         self._motion: Motion | None = None
         self._last_wish: np.ndarray | None = None
@@ -105,9 +110,15 @@ class Gate:
                 f"joint {joint} is at {measured[joint]:g} and was commanded to {self._motion.position[joint]:g}.",
             )
 
+    def require_clear(self) -> None:
+        """Raises SafetyError while a fault is latched."""
+        self._latch.require_clear()
+
     def trip(self, kind: FaultKind, message: str) -> None:
         """Latches a fault that somebody else found: the robot, a camera, the emergency stop."""
         self._latch.trip(Fault(kind=kind, message=message))
+        if kind is FaultKind.EMERGENCY_STOP:
+            self._on_emergency_stop(message)
 
     def clear_fault(self, *, by: str) -> None:
         """Lets the robot move again; `by` names the person who says so."""

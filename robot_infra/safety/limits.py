@@ -6,31 +6,17 @@ Everything that concerns motion is per control tick, so that one tick is the uni
 is a change of 0.2 rad per tick.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from robot_infra.safety.workspace import Workspace, workspace_of
 from serl_launcher.errors import ConfigError, SafetyError
 from serl_launcher.specs import RobotSpec
 
 WATCHDOG_S = 0.1
 """Silence of whoever commands the robot, beyond the end of a tick, after which it holds."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Workspace:
-    """A box that named points of the robot, e.g. its tool tips, may not leave.
-
-    Example:
-        Workspace(low=np.array([-0.5, 0.0, 0.02]), high=np.array([0.5, 0.7, 0.6]), points=tips_of)
-    """
-
-    low: np.ndarray
-    """[3] in metres."""
-    high: np.ndarray
-    points: Callable[[np.ndarray], np.ndarray]
-    """Forward kinematics: commands [N, A] to points [N, P, 3] in metres."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,13 +53,13 @@ def limits_of(
     max_jump: Sequence[float] = (),
     workspace: Workspace | None = None,
 ) -> SafetyLimits:
-    """Returns the bounds, speed, acceleration and jerk of the robot, tightened by the configured change per tick.
+    """Returns all limits of the robot, tightened by the configured change per tick.
 
     Args:
         spec: The robot; its speeds are per second, here they become per tick. Grippers have entries like any joint.
         max_change: Nothing, one number for all, or one per action.
         max_jump: Likewise; the first action of a chunk that is further away than this is refused.
-        workspace: The box for the points of the robot.
+        workspace: The box for the points of the robot; None: the one in its spec, where there is one.
 
     Raises:
         ConfigError: A list has another length, or holds something that is not positive.
@@ -88,7 +74,7 @@ def limits_of(
         max_acceleration=_per_action(spec, "max_acceleration", spec.max_acceleration) / ticks**2,
         max_jerk=_per_action(spec, "max_jerk", spec.max_jerk) / ticks**3,
         max_jump=_per_action(spec, "actor.max_jump", max_jump),
-        workspace=workspace,
+        workspace=workspace_of(spec) if workspace is None else workspace,
     )
 
 

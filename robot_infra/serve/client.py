@@ -1,17 +1,33 @@
 """A robot on another computer: `environment.name=remote`."""
 
+import contextlib
 import itertools
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
 import msgspec
 import numpy as np
 
+from robot_infra.insistence import Insistence
 from robot_infra.interfaces import Transition
 from robot_infra.serve import messages
-from robot_infra.serve.messages import Answer, Beat, Done, Failed, Hello, Question, Reset, Seen, Step, Welcome
+from robot_infra.serve.messages import (
+    Answer,
+    Beat,
+    Clear,
+    Done,
+    Failed,
+    Hello,
+    Question,
+    Reset,
+    Seen,
+    Step,
+    Stop,
+    Welcome,
+)
 from serl_launcher.config.environment import EnvironmentConfig
 from serl_launcher.config.transport import TransportConfig
 from serl_launcher.errors import ConfigError, ProtocolError, RobotError, SafetyError
@@ -23,6 +39,10 @@ from serl_launcher.types import Observation
 T = TypeVar("T", Welcome, Seen, Done, Beat)
 
 BEAT_S = 0.5
+STOP_S = 2.0
+"""Deadline of one emergency stop; it is said again."""
+LAST_STOP_S = 1.0
+"""So long an emergency stop that was not heard yet is still said when the actor ends."""
 RETRY_S = 0.05
 
 
@@ -58,12 +78,14 @@ class RemoteRobot:
         except msgspec.ValidationError as exc:
             raise ConfigError(f"environment.options of remote: {exc}.") from exc
         self._options = options
-        keys = read_actor_keys(Path(options.keys_dir), options.actor_id) if options.keys_dir else None
-        transport = TransportConfig(request_port=options.port, broadcast_port=options.port + 1)
+        self._keys = read_actor_keys(Path(options.keys_dir), options.actor_id) if options.keys_dir else None
+        self._transport = TransportConfig(request_port=options.port, broadcast_port=options.port + 1)
         self._waker, self._numbers, self._lock = Waker(), itertools.count(1), threading.Lock()
-        self._sockets = ActorSockets(transport, options.address, keys=keys, waker=self._waker)
+        self._sockets = ActorSockets(self._transport, options.address, keys=self._keys, waker=self._waker)
         self._stop = threading.Event()
         self._last: Observation | None = None
+        self._stopping = Insistence("the emergency stop", self._say_stop)
+        self._stop_reason = ""
         try:
             self._spec = self._ask(Hello(next(self._numbers), options.actor_id), Welcome, options.connect_s).spec
         except RobotError:
@@ -101,6 +123,20 @@ class RemoteRobot:
             executed_action=np.frombuffer(done.executed, "<f4").copy(),
         )
 
+    def emergency_stop(self, reason: str) -> None:
+        """Stops the robot, from any thread and at any time, without waiting; its computer is told until it answers."""
+        self._stop_reason = reason
+        self._stopping.begin()
+
+    def clear_fault(self, *, by: str) -> None:
+        """Lets the robot move again; `by` names the person who says so.
+
+        Raises:
+            SafetyError, RobotError: Its alarm stays, so does its fault.
+        """
+        self._stopping.end()
+        self._ask(Clear(next(self._numbers), by), Beat, self._options.reset_s)
+
     def render(self) -> np.ndarray:
         """Returns the newest pictures side by side, uint8 (height, sum of widths, 3)."""
         if self._last is None:
@@ -111,6 +147,7 @@ class RemoteRobot:
         """Lets go of the robot; may be called twice."""
         if self._stop.is_set():
             return
+        self._stopping.end(patience_s=LAST_STOP_S)
         self._stop.set()
         self._beats.join(timeout=2.0)
         self._sockets.close()
@@ -119,6 +156,15 @@ class RemoteRobot:
     def _observed(self, seen: Seen) -> Observation:
         self._last = messages.decode_seen(seen, self._spec)
         return self._last
+
+    def _say_stop(self) -> None:
+        """Says it on a connection of its own: the other may be waiting for the end of a reset."""
+        question = Stop(next(self._numbers), self._stop_reason[:4000])
+        with (
+            contextlib.closing(Waker()) as waker,
+            ActorSockets(self._transport, self._options.address, keys=self._keys, waker=waker) as sockets,
+        ):
+            _Line(sockets, self._options).ask(question, Beat, STOP_S)
 
     def _beat(self) -> None:
         """Keeps the lease between two steps that are far apart, e.g. while a policy is waited for."""
@@ -130,19 +176,30 @@ class RemoteRobot:
                     self._lock.release()
 
     def _ask(self, question: Question, kind: type[T], timeout_s: float) -> T:
+        with self._lock:
+            return _Line(self._sockets, self._options).ask(question, kind, timeout_s)
+
+
+@dataclass(slots=True)
+class _Line:
+    """One connection to the robot's computer; used by one thread at a time."""
+
+    sockets: ActorSockets
+    options: RemoteOptions
+
+    def ask(self, question: Question, kind: type[T], timeout_s: float) -> T:
         """Returns the answer of that kind; answers to earlier questions are dropped."""
         deadline_s = time.monotonic() + timeout_s
-        with self._lock:
-            while not self._sockets.send([messages.encode(question)]):
-                self._wait(deadline_s, f"{self._options.address}:{self._options.port} cannot be reached")
-            while True:
-                frames = self._sockets.receive()
-                if frames is None:
-                    self._wait(deadline_s, f"no answer to {type(question).__name__}")
-                    continue
-                answer: Answer = messages.decode_answer(frames[0])
-                if answer.number == question.number:
-                    return _expected(answer, kind)
+        while not self.sockets.send([messages.encode(question)]):
+            self._wait(deadline_s, f"{self.options.address}:{self.options.port} cannot be reached")
+        while True:
+            frames = self.sockets.receive()
+            if frames is None:
+                self._wait(deadline_s, f"no answer to {type(question).__name__}")
+                continue
+            answer: Answer = messages.decode_answer(frames[0])
+            if answer.number == question.number:
+                return _expected(answer, kind)
 
     def _wait(self, deadline_s: float, reason: str) -> None:
         left_s = deadline_s - time.monotonic()
@@ -151,7 +208,7 @@ class RemoteRobot:
                 f"The robot's computer: {reason}. The robot holds by itself. Check that `python -m robot_infra.serve` "
                 "runs there, environment.options.address and port, and the keys."
             )
-        self._sockets.wait(min(left_s, RETRY_S))
+        self.sockets.wait(min(left_s, RETRY_S))
 
 
 def _expected(answer: Answer, kind: type[T]) -> T:

@@ -1,8 +1,8 @@
 """What travels between a robot's computer and its actor: one MessagePack frame each way, questions and answers.
 
 A Hello is answered by Welcome; the robot obeys one actor at a time. Then one question at a time, each with its number:
-Reset by Seen, Step by Done, Beat (alive between episodes) by Beat, and anything by Failed, which says whether a person
-is needed.
+Reset by Seen, Step by Done, Clear and Beat (alive between episodes) by Beat, and anything by Failed, which says whether
+a person is needed. Stop is answered by Beat at once, whatever the robot does at the moment and whoever drives it.
 """
 
 from typing import Annotated, TypeVar
@@ -17,7 +17,7 @@ from serl_launcher.specs import RobotSpec
 from serl_launcher.transport.messages import Frame
 from serl_launcher.types import Observation
 
-VERSION = 1
+VERSION = 2
 MAX_IMAGE_BYTES = 32 * 1024 * 1024
 
 Number = Annotated[int, Meta(ge=0, le=2**62)]
@@ -63,6 +63,20 @@ class Beat(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="beat"):
     number: Number
 
 
+class Stop(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="stop"):
+    """Stop in an emergency; everybody who may connect may say so."""
+
+    number: Number
+    reason: Text
+
+
+class Clear(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="clear"):
+    """A person has looked, and the robot may move again."""
+
+    number: Number
+    by: Name
+
+
 class Seen(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="seen"):
     """An observation; images are raw pixels, so that they are compressed once, by the actor."""
 
@@ -93,7 +107,7 @@ class Failed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="faile
     """Whether the robot holds because of a fault that a person must clear."""
 
 
-Question = Hello | Reset | Step | Beat
+Question = Hello | Reset | Step | Beat | Stop | Clear
 Answer = Welcome | Seen | Done | Beat | Failed
 T = TypeVar("T")
 

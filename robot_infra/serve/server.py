@@ -1,20 +1,26 @@
 """Drives a robot for one actor at a time, and holds it when that actor falls silent.
 
 idle -- hello --> leased -- reset, step --> playing -- silence beyond a tick and 100 ms --> holding -- step --> playing
+
+One thread listens, another works with the robot: an emergency stop is heard in the middle of a reset.
 """
 
 import contextlib
 import logging
 import threading
 import time
+from collections import deque
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from robot_infra import safety
-from robot_infra.interfaces import RobotEnv
+from robot_infra.interfaces import RobotEnv, clear_fault, emergency_stop
+from robot_infra.safety import FaultKind
 from robot_infra.serve import messages
-from robot_infra.serve.messages import Beat, Done, Failed, Hello, Question, Reset, Step, Welcome, encode
+from robot_infra.serve.messages import Beat, Clear, Done, Failed, Hello, Question, Reset, Step, Stop, Welcome, encode
 from serl_launcher.config.transport import TransportConfig
 from serl_launcher.errors import HiorsError, ProtocolError, SafetyError
 from serl_launcher.transport.keys import AllowList, read_learner_keys
@@ -37,7 +43,7 @@ class RobotServer:
             TransportError: The port is taken.
         """
         self._env, self._config = env, config
-        self._gate = safety.Gate(safety.limits_of(env.spec, []))
+        self._gate = safety.Gate(safety.limits_of(env.spec, []), on_emergency_stop=partial(emergency_stop, env))
         self._period_s = 1 / env.spec.control_hz
         self._waker = Waker()
         try:
@@ -45,6 +51,10 @@ class RobotServer:
         except HiorsError:
             self._waker.close()
             raise
+        self._robot = ThreadPoolExecutor(max_workers=1, thread_name_prefix="robot")
+        self._work: deque[tuple[bytes, Future[messages.Answer]]] = deque()
+        """What the robot was asked for and has not answered, in order, and who wants to know."""
+        self._holding: Future[None] | None = None
         self._tenant = b""
         self._heard_s = -float("inf")
         self._is_playing = False
@@ -73,10 +83,12 @@ class RobotServer:
             self._sockets.authenticate()
             while (received := self._sockets.receive()) is not None:
                 connection, _, frames = received
-                self._answer(connection, frames)
-            if self._is_playing and self._is_silent():
-                self._hold()
-        self._brake()
+                self._listen_to(connection, frames)
+            self._tell()
+            if self._is_playing and not self._work and self._is_silent():
+                self._begin_to_hold()
+        self._robot.submit(self._brake).result()
+        self._robot.shutdown()
         self._sockets.close()
         self._waker.close()
 
@@ -93,7 +105,14 @@ class RobotServer:
     def _is_silent(self) -> bool:
         return safety.is_silent(last_command_s=self._heard_s, now_s=time.monotonic(), period_s=self._period_s)
 
-    def _answer(self, connection: bytes, frames: Frames) -> None:
+    def _tell(self) -> None:
+        """Sends the answers that the robot has given."""
+        while self._work and self._work[0][1].done():
+            connection, answer = self._work.popleft()
+            self._sockets.send(connection, [encode(answer.result())])
+
+    def _listen_to(self, connection: bytes, frames: Frames) -> None:
+        """Answers what needs no robot, and lets the robot work on the rest."""
         try:
             question = messages.decode_question(frames[0] if len(frames) == 1 else b"")
         except ProtocolError as exc:
@@ -101,14 +120,24 @@ class RobotServer:
             self._sockets.send(connection, [encode(Failed(0, str(exc)[:4000], is_safety=False))])
             return
         try:
-            answer = self._execute(connection, question)
+            answer = self._answer(connection, question)
         except HiorsError as exc:
-            answer = Failed(question.number, str(exc)[:4000], is_safety=isinstance(exc, SafetyError))
-        self._sockets.send(connection, [encode(answer)])
+            answer = _failure(question, exc)
+        if answer is not None:
+            self._sockets.send(connection, [encode(answer)])
+            return
+        working = self._robot.submit(self._execute, question)
+        self._work.append((connection, working))
+        working.add_done_callback(lambda _: self._waker.wake())
 
-    def _execute(self, connection: bytes, question: Question) -> messages.Answer:
+    def _answer(self, connection: bytes, question: Question) -> messages.Answer | None:
+        """Returns the answer to what needs no robot; None where it has to work, or to be asked."""
+        if isinstance(question, Stop):
+            logger.warning("Emergency stop: %s", question.reason)
+            self._gate.trip(FaultKind.EMERGENCY_STOP, question.reason)
+            return Beat(question.number)
         now = time.monotonic()
-        is_free = now - self._heard_s > self._config.dead_after_s
+        is_free = not self._work and now - self._heard_s > self._config.dead_after_s
         if isinstance(question, Hello):
             if question.version != messages.VERSION:
                 raise ProtocolError(f"Expected protocol {messages.VERSION}, the actor speaks {question.version}.")
@@ -120,15 +149,31 @@ class RobotServer:
         if connection != self._tenant:
             raise ProtocolError("Say hello first: the robot is driven by another actor, or was restarted.")
         self._heard_s = now
-        if isinstance(question, Beat):
-            return question
-        answer = self._reset(question) if isinstance(question, Reset) else self._step(question)
-        # What the robot took for itself is no silence of the actor.
-        self._heard_s = time.monotonic()
-        return answer
+        return question if isinstance(question, Beat) else None
+
+    def _execute(self, question: Question) -> messages.Answer:
+        """Works with the robot; returns what came of it."""
+        try:
+            match question:
+                case Reset():
+                    return self._reset(question)
+                case Step():
+                    return self._step(question)
+                case Clear(by=by):
+                    clear_fault(self._env, by=by)
+                    self._gate.clear_fault(by=by)
+                    return Beat(question.number)
+                case _:
+                    raise ProtocolError(f"Expected a question for the robot, got {type(question).__name__}.")
+        except HiorsError as exc:
+            return _failure(question, exc)
+        finally:
+            # What the robot took for itself is no silence of the actor.
+            self._heard_s = time.monotonic()
 
     def _reset(self, question: Reset) -> messages.Answer:
         self._is_playing = False
+        self._gate.require_clear()  # Not even a reset may move a robot with a fault.
         observation = self._env.reset(seed=question.seed)
         self._gate.begin(safety.standing_still(self._env.spec, observation.state))
         return messages.encode_seen(question.number, observation)
@@ -148,6 +193,10 @@ class RobotServer:
             transition.executed_action.astype("<f4").tobytes(),
         )
 
+    def _begin_to_hold(self) -> None:
+        if self._holding is None or self._holding.done():
+            self._holding = self._robot.submit(self._hold)
+
     def _hold(self) -> None:
         """The actor is silent: brakes, then stays."""
         self._is_playing = False
@@ -161,3 +210,7 @@ class RobotServer:
             while command is not None:
                 self._env.step(command)
                 command = self._gate.hold() if self._gate.is_moving else None
+
+
+def _failure(question: Question, error: HiorsError) -> Failed:
+    return Failed(question.number, str(error)[:4000], is_safety=isinstance(error, SafetyError))

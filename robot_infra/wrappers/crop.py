@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image
 
-from robot_infra.interfaces import RobotEnv, Transition
+from robot_infra.interfaces import RobotEnv, Transition, look
 from robot_infra.wrappers.wrapped import Wrapped
 from serl_launcher.errors import ConfigError
 from serl_launcher.types import Observation
@@ -28,6 +28,11 @@ class Crop(Wrapped):
         """Commands the robot."""
         transition = self.env.step(action)
         return replace(transition, observation=self._cropped(transition.observation))
+
+    def look(self) -> Observation | None:
+        """Returns what can be seen meanwhile."""
+        seen = look(self.env)
+        return None if seen is None else self._cropped(seen)
 
     def _cropped(self, observation: Observation) -> Observation:
         images = dict(observation.images)

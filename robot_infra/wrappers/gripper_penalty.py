@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from robot_infra.interfaces import RobotEnv, Transition
+from robot_infra.interfaces import RobotEnv, Transition, look
 from robot_infra.wrappers.wrapped import Wrapped, indices
 from serl_launcher.errors import ConfigError
 from serl_launcher.types import Observation
@@ -27,6 +27,10 @@ class GripperPenalty(Wrapped):
         """Begins an episode; its first command costs nothing."""
         self._was_open = None
         return self.env.reset(seed=seed)
+
+    def look(self) -> Observation | None:
+        """Returns what can be seen meanwhile."""
+        return look(self.env)
 
     def step(self, action: np.ndarray) -> Transition:
         """Commands the robot."""

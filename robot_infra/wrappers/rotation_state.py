@@ -5,7 +5,7 @@ from dataclasses import replace
 import msgspec
 import numpy as np
 
-from robot_infra.interfaces import RobotEnv, Transition
+from robot_infra.interfaces import RobotEnv, Transition, look
 from robot_infra.wrappers.rotations import matrix_to_euler, matrix_to_six, quaternion_to_matrix
 from robot_infra.wrappers.wrapped import Wrapped, indices
 from serl_launcher.errors import ConfigError
@@ -54,6 +54,11 @@ class RotationState(Wrapped):
         """Commands the robot."""
         transition = self.env.step(action)
         return replace(transition, observation=self._converted(transition.observation))
+
+    def look(self) -> Observation | None:
+        """Returns what can be seen meanwhile."""
+        seen = look(self.env)
+        return None if seen is None else self._converted(seen)
 
     def _converted(self, observation: Observation) -> Observation:
         state, first = observation.state, self._first

@@ -37,6 +37,10 @@ class Wrapped:
         """Frees the robot."""
         self.env.close()
 
+    def look(self) -> Observation | None:
+        """Returns what can be seen meanwhile; None where this wrapper needs to see every tick in order."""
+        return None
+
     def __getattr__(self, name: str) -> Any:  # Any: whatever else the robot has, e.g. `keeps_time`.
         return getattr(self.env, name)
 

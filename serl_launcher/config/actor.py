@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from serl_launcher.config.beside import ConsoleConfig, DevicesConfig, RewardsConfig
 from serl_launcher.errors import ConfigError
 
-
 MODES = ("online", "collect", "eval")
 
 

@@ -3,7 +3,10 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from serl_launcher.errors import ConfigError
+from serl_launcher.specs import WorkspaceSpec
 
 
 @dataclass(kw_only=True, slots=True)
@@ -23,6 +26,9 @@ class EnvironmentConfig:
     """Likewise per second squared."""
     max_jerk: list[float] = field(default_factory=list)
     """Likewise per second cubed."""
+    workspace: dict[str, Any] = field(default_factory=dict)
+    """The box that the tips of a robot's arms may not leave, in metres: `low`, `high`, and `arms` with the joints and
+    Denavit-Hartenberg parameters of each (`serl_launcher.specs.WorkspaceSpec`). Empty: only bounds of joints count."""
     image_size: list[int] = field(default_factory=lambda: [64, 64])
     """Width and height of every camera image, in pixels."""
     image_keys: list[str] = field(default_factory=lambda: ["cam_high", "cam_left_wrist", "cam_right_wrist"])
@@ -55,3 +61,13 @@ class EnvironmentConfig:
             raise ConfigError(f"environment.image_size must be [width, height] of 8 or more, got {self.image_size}.")
         if self.max_episode_length < 1:
             raise ConfigError(f"environment.max_episode_length must be positive, got {self.max_episode_length}.")
+        self.workspace_spec()
+
+    def workspace_spec(self) -> WorkspaceSpec | None:
+        """Returns the described workspace; None where none is; raises ConfigError where it makes no sense."""
+        if not self.workspace:
+            return None
+        try:
+            return msgspec.convert(self.workspace, WorkspaceSpec)
+        except msgspec.ValidationError as exc:
+            raise ConfigError(f"environment.workspace: {exc}.") from exc

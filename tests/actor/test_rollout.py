@@ -9,7 +9,7 @@ from actor.intervention import ChunkPolicy, Control
 from actor.pacer import Pacer
 from actor.progress import EpisodeSummary, Progress
 from actor.recorder import Recorder
-from actor.rollout import Rollout
+from actor.rollout import Rollout, gate_of
 from actor.spool import Spool
 from robot_infra import safety
 from serl_launcher.errors import SafetyError
@@ -60,10 +60,11 @@ def rollout(
     robot: TinyRobot | None = None,
     max_change: list[float] | None = None,
 ) -> Rollout:
+    robot = robot or TinyRobot()
     return Rollout(
-        env=robot or TinyRobot(),
+        env=robot,
         control=Control(policy=policy, operator=person, execution_horizon=3),
-        limits=safety.limits_of(SPEC, max_change or []),
+        gate=gate_of(robot, safety.limits_of(SPEC, max_change or [])),
         recorder=Recorder(log=spool, spec=SPEC, actor_id="actor-0"),
         progress=Progress.load(directory / "progress.json"),
         clearance=Clearance(learner=Heard(), room=spool, poll_s=0.01),

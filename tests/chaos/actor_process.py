@@ -15,7 +15,7 @@ from actor.intervention import Control
 from actor.pacer import Pacer
 from actor.progress import EpisodeSummary, Progress
 from actor.recorder import Recorder
-from actor.rollout import Rollout
+from actor.rollout import Rollout, gate_of
 from actor.spool import Spool
 from robot_infra import safety
 from serl_launcher.config.loader import run_main
@@ -96,10 +96,11 @@ def play(directory: Path, actor_id: str, rate_hz: float, client: LearnerClient, 
     stop_on_signals(clearance)
     if (directory / FINISH).exists():
         clearance.request_stop()
+    robot = NumberedRobot(itertools.count(spool.last_seq + 1))
     rollout = Rollout(
-        env=NumberedRobot(itertools.count(spool.last_seq + 1)),
+        env=robot,
         control=Control(policy=None, operator=Person(), execution_horizon=1),
-        limits=safety.limits_of(SPEC, []),
+        gate=gate_of(robot, safety.limits_of(SPEC, [])),
         recorder=Recorder(log=spool, spec=SPEC, actor_id=actor_id),
         progress=Progress.load(directory / f"{actor_id}.progress.json"),
         clearance=clearance,

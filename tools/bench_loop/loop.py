@@ -17,7 +17,7 @@ from actor.pacer import Pacer
 from actor.progress import Progress
 from actor.recorder import Recorder
 from actor.rewards import RewardBus
-from actor.rollout import Rollout
+from actor.rollout import Rollout, gate_of
 from actor.spool import Spool
 from actor.steadiness import steady
 from actor.timings import TimingLog
@@ -89,7 +89,7 @@ def measure(
         rollout = Rollout(
             env=shown,
             control=Control(policy=None, operator=console.operator(robot.spec, Waver()), execution_horizon=1),
-            limits=safety.limits_of(robot.spec, []),
+            gate=gate_of(shown, safety.limits_of(robot.spec, [])),
             recorder=Recorder(log=spool, spec=robot.spec, actor_id=config.actor.id),
             progress=Progress.load(directory / "progress.json"), clearance=Clearance(learner=client, room=spool),
             pacer=Pacer(0.0), timings=TimingLog(path=directory / "timings.jsonl"),

@@ -16,6 +16,7 @@ import numpy as np
 
 from robot_infra import safety
 from robot_infra.devices.feetech import FeetechGripper
+from robot_infra.insistence import Insistence
 from robot_infra.robots.dobot.dashboard import CommandRefused, Dashboard
 from robot_infra.robots.dobot.feedback import Feedback, FeedbackReader, RobotMode
 from robot_infra.robots.dobot.options import ArmConfig
@@ -26,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 NUM_JOINTS = 6
 FIRST_FEEDBACK_S = 5.0
+LAST_STOP_S = 1.0
+"""So long an emergency stop that was not heard yet is still said when the driver ends."""
 ENABLE_S = 15.0
 """A controller needs several seconds to release the brakes."""
 MODES_TO_MOVE = (RobotMode.ENABLED, RobotMode.RUNNING)
@@ -75,6 +78,9 @@ class DobotArm:
         self._threads: list[threading.Thread] = []
         self.feedback = FeedbackReader(config.host, config.feedback_port)
         self._dashboard = Dashboard(config.host, config.dashboard_port, timeout_s=config.timeout_s)
+        self._stopping = Insistence(f"the emergency stop of the {name} arm", self._say_stop)
+        self._is_stopped_here = False
+        """Whether this driver pressed the controller's emergency stop, which it has to take back."""
         self._gripper = self._open_gripper()
         try:
             self._check_mode(self.feedback.wait(FIRST_FEEDBACK_S), must_be_enabled=False)
@@ -97,9 +103,16 @@ class DobotArm:
             SafetyError: A fault is latched, or this is one: feedback is missing, an alarm, the emergency stop.
         """
         self.check()
-        return np.append(self.feedback.newest(max_age_s=self._config.silent_after_s).joints, self._opening).astype(
-            np.float32
-        )
+        return self.measured()
+
+    def measured(self) -> np.ndarray:
+        """Returns what `position` does, from any thread, also while a fault is latched; finds no fault itself.
+
+        Raises:
+            RobotError: Feedback is missing.
+        """
+        newest = self.feedback.newest(max_age_s=self._config.silent_after_s)
+        return np.append(newest.joints, self._opening).astype(np.float32)
 
     def command(self, target: np.ndarray) -> None:
         """Commands float [7] for one period; the arm is there at its end, and stays where no further command comes.
@@ -129,20 +142,28 @@ class DobotArm:
 
     def clear_fault(self, *, by: str) -> None:
         """Clears the controller's alarm and the latched fault and enables the arm again; `by` names the person."""
+        self._stopping.end()
+        if self._is_stopped_here:
+            self._dashboard.ask("EmergencyStop(0)")
         self._dashboard.ask("ClearError()")
         self._await(lambda feedback: not _has_alarm(feedback), "without alarm")
         # The fault stays latched until the arm is ready: nothing is sent to it meanwhile.
         self._enable()
+        self._is_stopped_here = False
         self.faults.clear(by=by)
         logger.warning("%s arm: fault cleared by %s.", self.name, by)
 
-    def emergency_stop(self) -> None:
-        """Stops the arm now, by the controller; it needs a person afterwards."""
-        self._trip(FaultKind.EMERGENCY_STOP, f"{self.name} arm: stopped on request.")
-        self._dashboard.ask("EmergencyStop(1)")
+    def emergency_stop(self, reason: str) -> None:
+        """Stops the arm now, by its controller, from any thread and without waiting; it needs a person afterwards.
+
+        No further point is sent to it, and the controller is told until it answers.
+        """
+        self._trip(FaultKind.EMERGENCY_STOP, f"{self.name} arm: {reason}")
+        self._stopping.begin()
 
     def close(self) -> None:
-        """Stops streaming; the arm keeps its position under power."""
+        """Stops streaming; the arm keeps its position under power, or its emergency stop."""
+        self._stopping.end(patience_s=LAST_STOP_S)
         self._stop.set()
         for thread in self._threads:
             thread.join(timeout=2.0)
@@ -163,7 +184,8 @@ class DobotArm:
         return opened
 
     def _enable(self) -> None:
-        if self.feedback.newest(max_age_s=FIRST_FEEDBACK_S).mode not in MODES_TO_MOVE:
+        # The controller is asked: the newest packet may be from before a stop that was cleared at once.
+        if RobotMode(int(self._dashboard.ask("RobotMode()")[0])) not in MODES_TO_MOVE:
             self._dashboard.ask("EnableRobot()", timeout_s=ENABLE_S)
             self._await(lambda feedback: feedback.mode in MODES_TO_MOVE, "enabled")
         with self._lock:
@@ -192,6 +214,13 @@ class DobotArm:
         if self.faults.fault is None:
             logger.error("%s", message)
         self.faults.trip(safety.Fault(kind=kind, message=message))
+
+    def _say_stop(self) -> None:
+        self._is_stopped_here = True  # Also where the answer is lost, the controller may have heard it.
+        try:
+            self._dashboard.ask("EmergencyStop(1)", timeout_s=self._config.timeout_s)
+        except CommandRefused as exc:
+            logger.error("%s Press the button beside the robot where the %s arm moves.", exc, self.name)
 
     def _stream(self) -> None:
         """Sends the wanted position at the servo rate."""

@@ -51,7 +51,10 @@ class DobotXTrainer:
         if not config.prompts:
             raise ConfigError("dobot_pnp needs environment.prompts, e.g. ['put the objects in the box'].")
         self.clock = TickClock(1 / config.hz)
-        self.gate = safety.Gate(safety.limits_of(self._spec, []), max_tracking_error=self._options.max_tracking_error)
+        self.gate = safety.Gate(
+            safety.limits_of(self._spec, []), max_tracking_error=self._options.max_tracking_error,
+            on_emergency_stop=self._stop_arms,
+        )  # fmt: skip
         self._tracked = np.array([name.rpartition("_")[2] != "gripper" for name in JOINT_NAMES])
         self._num_steps, self._prompt, self._has_played = 0, config.prompts[0], False
         with contextlib.ExitStack() as stack:
@@ -105,8 +108,22 @@ class DobotXTrainer:
         """Returns all cameras side by side, uint8 (height, sum of widths, 3)."""
         return np.concatenate([self._picture(name) for name in self._config.image_keys], axis=1)
 
+    def look(self) -> Observation:
+        """Returns what cameras and arms say now, from any thread; commands nothing and finds no fault.
+
+        Raises:
+            RobotError: A camera or an arm is silent.
+        """
+        images = {name: self._picture(name) for name in self._config.image_keys}
+        state = np.concatenate([self.arms[side].measured() for side in SIDES])
+        return Observation(images=images, state=state, prompt=self._prompt)
+
+    def emergency_stop(self, reason: str) -> None:
+        """Stops both arms by their controllers, from any thread and at any time, without waiting."""
+        self.gate.trip(FaultKind.EMERGENCY_STOP, reason)
+
     def clear_fault(self, *, by: str) -> None:
-        """Clears the alarms of both arms and the gate; `by` names the person who says so.
+        """Takes our emergency stop back, clears the alarms of both arms and the gate; `by` names who says so.
 
         The arms stopped where the fault caught them, not where they were commanded to: motion begins there.
         """
@@ -119,6 +136,10 @@ class DobotXTrainer:
     def close(self) -> None:
         """Lets go of everything; the arms keep their position."""
         self._opened.close()
+
+    def _stop_arms(self, reason: str) -> None:
+        for arm in self.arms.values():
+            arm.emergency_stop(reason)
 
     def _command(self, action: np.ndarray) -> np.ndarray:
         command = self.gate.admit(action)
@@ -206,4 +227,5 @@ def spec_of(config: EnvironmentConfig, options: DobotOptions) -> RobotSpec:
         max_speed=tuple(config.max_speed),
         max_acceleration=tuple(config.max_acceleration),
         max_jerk=tuple(config.max_jerk),
+        workspace=config.workspace_spec(),
     )

@@ -21,16 +21,16 @@ from actor.progress import Progress
 from actor.recorder import Recorder
 from actor.rewards import JudgedEnv, RewardBus
 from actor.rewards.late_labels import LateLabels
-from actor.rollout import Rollout
+from actor.rollout import Rollout, gate_of
 from robot_infra import safety
-from robot_infra.interfaces import Operator
+from robot_infra.interfaces import Operator, RobotEnv, keeps_time
 from serl_launcher.config.actor import ActorConfig
 from serl_launcher.config.beside import ConsoleConfig
 from serl_launcher.config.root import RunConfig
 from serl_launcher.types import ActionChunk, Observation
 from tests.actor.recording import open_spool
 from tests.actor.test_clearance import Heard
-from tests.actor.tiny_robot import SPEC, TinyRobot
+from tests.actor.tiny_robot import TinyRobot
 
 Condition = Callable[[dict[str, Any]], bool]
 
@@ -105,7 +105,7 @@ class Client:
 @dataclass
 class Rig:
     rollout: Rollout
-    robot: TinyRobot
+    robot: Any  # A TinyRobot, unless a test brings its own.
     console: Console
     clearance: Clearance
     token: str
@@ -124,22 +124,25 @@ class Rig:
 
 
 @contextlib.contextmanager
-def running(directory: Path, *, person: Operator | None = None, **settings: Any) -> Iterator[Rig]:
-    """Plays episodes of a tiny robot at 50 Hz, with a console, until the block ends."""
+def running(
+    directory: Path, *, person: Operator | None = None, robot: RobotEnv | None = None, **settings: Any
+) -> Iterator[Rig]:
+    """Plays episodes of a robot with a console until the block ends: of a tiny one at 50 Hz, or of the one given."""
     console_config = ConsoleConfig(**{"enabled": True, "port": 0, "fps": 50.0, **settings})
     config = RunConfig(output_dir=str(directory), actor=ActorConfig(console=console_config))
     bus = RewardBus()
     console = Console.of(config, bus)
-    robot = TinyRobot(max_steps=100_000)
+    robot = robot or TinyRobot(max_steps=100_000)
+    spec = robot.spec
     env = ShownEnv(JudgedEnv(robot, bus, environment_judges=False))
     with contextlib.closing(open_spool(directory)) as spool, contextlib.closing(console):
         clearance = Clearance(learner=Heard(), room=spool, poll_s=0.01)
-        control = Control(policy=StandsStill(), operator=console.operator(SPEC, person), execution_horizon=2)
+        control = Control(policy=StandsStill(), operator=console.operator(spec, person), execution_horizon=2)
         rollout = Rollout(
-            env=env, control=control,
-            limits=safety.limits_of(SPEC, [0.2]), recorder=Recorder(log=spool, spec=SPEC, actor_id="actor-0"),
-            progress=Progress.load(directory / "progress.json"), clearance=clearance, pacer=Pacer(0.02),
-            recovery=console.recovery,
+            env=env, control=control, gate=gate_of(env, safety.limits_of(spec, [0.2])),
+            recorder=Recorder(log=spool, spec=spec, actor_id="actor-0"),
+            progress=Progress.load(directory / "progress.json"), clearance=clearance, recovery=console.recovery,
+            pacer=Pacer(0.0 if keeps_time(env) else 0.02),
         )  # fmt: skip
         labels = LateLabels(bus=bus, recorder=rollout.recorder, progress=rollout.progress)
         console.serve(rollout, env, spool, Unconnected())

@@ -166,8 +166,8 @@ TASKS = {
     "libero": "libero", "maniskill_pick_cube": "mani_skill",
 }  # fmt: skip
 NEEDS_OPENGL = ("aloha_transfer_cube", "panda_pick_cube", "libero")
-NEEDS_MORE = ("libero", "maniskill_pick_cube")
-"""Need what no package brings: LIBERO its meshes from the network, SAPIEN a graphics device."""
+NEEDS_MORE = ("libero",)
+"""Needs what no package brings: its meshes from the network."""
 
 
 @pytest.mark.parametrize("task", TASKS)

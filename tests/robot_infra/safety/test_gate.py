@@ -96,6 +96,20 @@ def test_a_fault_stays_until_a_person_clears_it():
     guard.admit(HOME)
 
 
+def test_an_emergency_stop_reaches_the_robot_even_where_another_fault_is_latched():
+    told: list[str] = []
+    guard = Gate(LIMITS, on_emergency_stop=told.append)
+    guard.trip(FaultKind.ROBOT, "an alarm")
+    assert told == []
+    with pytest.raises(SafetyError, match="an alarm"):
+        guard.require_clear()
+    guard.trip(FaultKind.EMERGENCY_STOP, "Ada pressed it")
+    guard.trip(FaultKind.EMERGENCY_STOP, "and again")
+    assert told == ["Ada pressed it", "and again"]
+    guard.clear_fault(by="Ada")
+    guard.require_clear()
+
+
 def test_an_arm_that_does_not_follow_is_a_fault():
     guard = gate(max_tracking_error=0.2)
     guard.check_tracking(np.array([0.1, 0.5]))

@@ -18,6 +18,7 @@ from serl_launcher.config.environment import EnvironmentConfig
 from serl_launcher.config.transport import TransportConfig
 from serl_launcher.errors import ConfigError, RobotError, SafetyError
 from serl_launcher.transport.sockets import ActorSockets, Waker
+from serl_launcher.types import Observation
 from tests.actor.tiny_robot import SPEC, TinyRobot
 from tools.keys import add, init
 
@@ -100,6 +101,53 @@ def test_an_action_that_is_no_number_is_a_fault_on_the_robots_side():
         with pytest.raises(SafetyError, match="not finite"):
             remote.step(command(np.nan))
         assert robot.commands == []
+
+
+class SlowRobot(TinyRobot):
+    """Takes its time for a reset, and can be stopped meanwhile."""
+
+    def __init__(self) -> None:
+        super().__init__(max_steps=100)
+        self.is_resetting, self.stopped = threading.Event(), threading.Event()
+        self.cleared_by: list[str] = []
+
+    def reset(self, *, seed: int) -> Observation:
+        self.is_resetting.set()
+        if self.stopped.wait(15 if seed else 0):
+            raise SafetyError("stopped in the middle of the reset")
+        return super().reset(seed=seed)
+
+    def emergency_stop(self, reason: str) -> None:
+        self.stopped.set()
+
+    def clear_fault(self, *, by: str) -> None:
+        self.stopped.clear()
+        self.cleared_by.append(by)
+
+
+def test_an_emergency_stop_is_heard_in_the_middle_of_a_reset_and_stays_until_a_person_clears_it():
+    robot = SlowRobot()
+    with serving(robot) as server, closing(connect(server)) as remote:
+        raised: list[BaseException] = []
+
+        def reset() -> None:
+            with pytest.raises(SafetyError, match="in the middle") as caught:
+                remote.reset(seed=1)
+            raised.append(caught.value)
+
+        resetting = threading.Thread(target=reset)
+        resetting.start()
+        assert robot.is_resetting.wait(10)
+        remote.emergency_stop("Ada said so.")
+        resetting.join(10)
+        assert raised
+        assert robot.stopped.is_set()
+        with pytest.raises(SafetyError, match="Ada said so"):
+            remote.reset(seed=0)
+        remote.clear_fault(by="Ada")
+        assert robot.cleared_by == ["Ada"]
+        remote.reset(seed=0)
+        remote.step(command(0.0))
 
 
 def test_a_robot_obeys_one_actor_until_that_one_is_gone():

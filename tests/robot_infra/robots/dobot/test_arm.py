@@ -112,8 +112,8 @@ def test_an_arm_with_an_alarm_is_not_taken_over_by_a_restart(controller: Emulate
 
 
 def test_the_emergency_stop_can_be_called_from_here(controller: EmulatedController, arm: DobotArm):
-    arm.emergency_stop()
-    assert controller.physics.is_stopped
+    arm.emergency_stop("Ada said so.")
+    wait_until(lambda: controller.physics.is_stopped)
     assert fault_of(arm) is FaultKind.EMERGENCY_STOP
 
 

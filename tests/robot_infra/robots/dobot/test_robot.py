@@ -13,7 +13,7 @@ from robot_infra.robots.dobot.options import read_options
 from robot_infra.robots.dobot.robot import DobotXTrainer
 from robot_infra.safety import FaultKind
 from serl_launcher.config.environment import EnvironmentConfig
-from serl_launcher.errors import ConfigError, SafetyError
+from serl_launcher.errors import ConfigError, RobotError, SafetyError
 
 SPEEDS = {"max_speed": [2.0], "max_acceleration": [20.0], "max_jerk": [400.0]}
 
@@ -108,6 +108,49 @@ def test_the_emergency_stop_of_one_arm_stops_both_until_a_person_clears_it(cell:
     cell.controllers[1].release_emergency_stop()
     robot.clear_fault(by="Ada")
     robot.reset(seed=1)
+
+
+def test_an_emergency_stop_from_another_thread_stops_both_controllers_until_a_person_takes_it_back(
+    cell: EmulatedCell, robot: DobotXTrainer
+):
+    robot.reset(seed=0)
+    robot.emergency_stop("Ada said so.")
+    with pytest.raises(SafetyError, match="Ada said so"):
+        robot.step(home_pose().astype(np.float32))
+    wait_until(lambda: all(each.physics.is_stopped for each in cell.controllers))
+    assert robot.look().state.shape == (14,)
+    with pytest.raises(SafetyError):
+        robot.reset(seed=1)
+    robot.clear_fault(by="Ada")
+    assert [each.physics.is_stopped for each in cell.controllers] == [False, False]
+    assert [each.physics.is_enabled for each in cell.controllers] == [True, True]
+    robot.reset(seed=1)
+
+
+def test_an_emergency_stop_reaches_a_controller_that_did_not_answer_at_first(cell: EmulatedCell):
+    options = cell.options()
+    options["left"] |= {"timeout_s": 0.2}
+    with closing(DobotXTrainer(config_of(cell, left=options["left"]))) as robot:
+        cell.controllers[0].trouble.drop_commands = True
+        began_s = time.monotonic()
+        robot.emergency_stop("Ada said so.")
+        assert time.monotonic() - began_s < 0.15
+        wait_until(lambda: cell.controllers[1].physics.is_stopped)
+        assert not cell.controllers[0].physics.is_stopped
+        cell.controllers[0].trouble.drop_commands = False
+        wait_until(lambda: cell.controllers[0].physics.is_stopped)
+
+
+def test_an_emergency_stop_that_somebody_pressed_beside_the_robot_is_not_taken_back_from_afar(
+    cell: EmulatedCell, robot: DobotXTrainer
+):
+    robot.reset(seed=0)
+    cell.controllers[0].press_emergency_stop()
+    with pytest.raises(SafetyError):
+        stand_still(robot, num_steps=100)
+    with pytest.raises(RobotError, match="ClearError"):
+        robot.clear_fault(by="Ada")
+    assert cell.controllers[0].physics.is_stopped
 
 
 def test_an_action_that_is_no_number_moves_nothing(robot: DobotXTrainer):
