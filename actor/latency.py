@@ -1,10 +1,14 @@
 """How many ticks pass between a question to the policy and its answer."""
 
+import itertools
 import math
 from collections import deque
 from dataclasses import dataclass, field
 
 import numpy as np
+
+_ROUNDING = 1e-6
+"""Of a tick: 350 ms are seven ticks of 50 ms, though not in binary fractions of a second."""
 
 
 @dataclass(slots=True)
@@ -15,6 +19,8 @@ class LatencyEstimate:
     """Seconds per tick."""
     window: int = 10
     """Answers that are remembered for the estimate."""
+    long_window: int = 100
+    """Answers that are remembered for the longest."""
     num_answers: int = 0
     _newest_s: "deque[float]" = field(default_factory=deque)
     _all_ms: "deque[float]" = field(default_factory=lambda: deque(maxlen=1000))
@@ -30,7 +36,13 @@ class LatencyEstimate:
     @property
     def ticks(self) -> int:
         """Ticks until the answer to a question asked now; 1 before the first answer."""
-        return max(1, math.ceil(max(self._newest_s, default=0.0) / self.tick_s))
+        return self._ticks_in(max(self._newest_s, default=0.0))
+
+    @property
+    def longest_ticks(self) -> int:
+        """Ticks that the slowest of many answers took: for this a robot must have actions left."""
+        newest_ms = itertools.islice(reversed(self._all_ms), self.long_window)
+        return self._ticks_in(1e-3 * max(newest_ms, default=0.0))
 
     def figures(self) -> dict[str, float]:
         """Returns percentiles in milliseconds over the newest 1000 answers."""
@@ -38,3 +50,6 @@ class LatencyEstimate:
             return {}
         p50, p99 = np.percentile(list(self._all_ms), [50, 99])
         return {"latency_ms_p50": round(float(p50), 1), "latency_ms_p99": round(float(p99), 1)}
+
+    def _ticks_in(self, latency_s: float) -> int:
+        return max(1, math.ceil(latency_s / self.tick_s - _ROUNDING))

@@ -6,11 +6,11 @@
     executed  -    -    a2   a3   a4   a5   b2   b3   b4   b5    an action belongs to the tick it was meant for
 
 An answer is late by some ticks; its first actions are past, and are skipped. The rest of the old chunk goes on until
-then, so that the robot never waits while a chunk is longer than latency and execution horizon together. When it runs
-out all the same, the robot holds still, and the next chunk begins with its first action.
+then, so that the robot never waits while a chunk is longer than latency and execution horizon together. Where the
+answer could come too late, the question is asked earlier, and before the last one is answered. When a chunk runs out
+all the same, the robot holds still, and the next chunk begins with its first action.
 """
 
-import math
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -24,6 +24,8 @@ from serl_launcher.types import ActionChunk, Observation, Unfinished
 SWITCH, ENSEMBLE, RTC = "switch", "ensemble", "rtc"
 CHUNKINGS = (SWITCH, ENSEMBLE, RTC)
 _MAX_NOTED = 10_000
+_MARGIN_TICKS = 2
+"""An answer may take so much longer than any before without a robot standing still."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -92,8 +94,8 @@ class RealTimePlan:
     """`switch`: the newest chunk counts. `ensemble`: all that know the tick are averaged (ACT, arXiv:2304.13705).
     `rtc`: the policy is told what is still planned, and continues it (arXiv:2506.07339); then as `switch`."""
     max_under_way: int = 2
-    """Questions that may be open at a time. `rtc` uses more than one only where chunks are shorter than twice the
-    latency, because each answer continues the one before: standing still is worse than a seam."""
+    """Questions that may be open at a time. `rtc` uses more than one only where the robot would stand still otherwise,
+    because each answer continues the one before: standing still is worse than a seam."""
     ensemble_decay: float = 0.01
     """`ensemble`: weights fall as exp(-decay * i), i = 0 for the oldest chunk."""
     num_held: int = 0
@@ -154,19 +156,21 @@ class RealTimePlan:
         return {"num_held_ticks": self.num_held, "latency_ticks": self.latency.ticks, **self.latency.figures()}
 
     def _is_due(self) -> bool:
-        if self.policy.num_under_way >= self._limit():
+        num_open = self.policy.num_under_way
+        if num_open >= self.max_under_way:
             return False
-        return self._asked_at is None or self._tick - self._asked_at >= self.execution_horizon or not self._active
+        if self._asked_at is None or not self._active:
+            return self.chunking != RTC or num_open == 0
+        age = self._tick - self._asked_at
+        if self.chunking == RTC and num_open:
+            return self._is_urgent(age)
+        return age >= self.execution_horizon or self._is_urgent(age)
 
-    def _limit(self) -> int:
-        """Returns how many questions may be open now."""
-        if self.chunking != RTC:
-            return self.max_under_way
-        if not self._active:
-            return 1
-        # Asked every s ticks, chunks of H actions that arrive d ticks late follow one another while s <= H - d.
-        left = len(self._active[-1].chunk.actions) - self.latency.ticks
-        return min(self.max_under_way, math.ceil(self.latency.ticks / left)) if left > 0 else self.max_under_way
+    def _is_urgent(self, age: int) -> bool:
+        """Whether the chunk that was asked for `age` ticks ago could end before the answer to a question asked now."""
+        longest = max(self.latency.longest_ticks, age + 1 if self.policy.num_under_way else 1) + _MARGIN_TICKS
+        horizon = len(self._active[-1].chunk.actions)
+        return longest < horizon <= age + longest  # A chunk that is over before it arrives helps nobody.
 
     def _unfinished(self) -> Unfinished | None:
         if self.chunking != RTC or not self._active:

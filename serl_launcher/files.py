@@ -1,6 +1,7 @@
 """Atomic files: a reader sees the old content or the new one, never a part, also after a crash."""
 
 import ctypes
+import fcntl
 import hashlib
 import os
 import time
@@ -128,6 +129,22 @@ def sync_directories(paths: Iterable[Path]) -> None:
     """Forces the names in several directories to disk."""
     for path in dict.fromkeys(paths):  # One after the other: the first sync carries all names.
         sync_directory(path)
+
+
+def is_open_elsewhere(path: Path) -> bool:
+    """Whether anybody has a file open or mapped; True also where the system cannot tell.
+
+    Nobody else may be about to open it: whoever does while this asks would have to wait.
+    """
+    descriptor = os.open(path, os.O_RDONLY)
+    try:  # A lease for writing is given to the only one who has the file open.
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_WRLCK)
+        fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except (OSError, AttributeError):  # In use; or a file system, or a system, without leases.
+        return True
+    finally:
+        os.close(descriptor)
+    return False
 
 
 def temporary_name(path: Path) -> Path:

@@ -2,11 +2,14 @@
 
     policies/00000050/{manifest.json, model.safetensors, config.json, ...}
     policies/LATEST                 the newest version number, replaced atomically
+    policies/.spare                 the weights of a deleted version, to be written over
 
 The trainer publishes; the learner server loads and serves them; an actor fetches them. A directory appears under its
-final name only when it is complete and synced, and never changes afterwards.
+final name only when it is complete and synced, and never changes afterwards. A large file of a deleted version is kept
+for the next one, where nobody reads it any more: to find memory and room for a new file takes longer than to write it.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -19,21 +22,31 @@ import msgspec
 
 from serl_launcher import failpoints
 from serl_launcher.errors import CheckpointError
-from serl_launcher.files import sha256_of, sync_directory, sync_file, sync_large_file, write_atomic
-from serl_launcher.tensor_blocks import Block, digest_with_blocks
+from serl_launcher.files import (
+    is_open_elsewhere,
+    sha256_of,
+    sync_directory,
+    sync_file,
+    sync_large_file,
+    write_atomic,
+)
+from serl_launcher.tensor_blocks import SUFFIX, Block, digests_at, fill, read_blocks
 
 logger = logging.getLogger(__name__)
 
 MANIFEST = "manifest.json"
 LATEST = "LATEST"
 _TEMPORARY_PREFIX = ".tmp-"
+_SPARE = ".spare"
+_LEAST_SPARE_BYTES = 64 * 1024 * 1024
 
 
 class FileEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Size in bytes and SHA-256 (hex) of one published file."""
+    """Size in bytes and checksums of one published file."""
 
     size: int
-    sha256: str
+    sha256: str = ""
+    """SHA-256 (hex) of the whole file; does not count where there are blocks, whose checksums are the file's."""
     blocks: tuple[Block, ...] = ()
     """The tensors of a file of weights; a reader that has some of them already fetches the others alone."""
 
@@ -82,8 +95,10 @@ class Publisher:
         temporary = self._root / f"{_TEMPORARY_PREFIX}{version}-{os.getpid()}"
         temporary.mkdir()
         try:
+            _move_if_there(self._root / _SPARE, temporary / _SPARE)
             written = write(temporary)
             known = written if isinstance(written, Mapping) else {}
+            (temporary / _SPARE).unlink(missing_ok=True)
             _write_manifest(temporary, version, with_blocks=True, known=known)
             failpoints.reached("publication written")
             final = self._root / f"{version:08d}"
@@ -103,7 +118,27 @@ class Publisher:
     def _delete_old(self) -> None:
         published = sorted(path for path in self._root.iterdir() if path.is_dir() and path.name.isdigit())
         for path in published[: -self._keep]:
+            weights = max(path.glob(f"*{SUFFIX}"), key=lambda file: file.stat().st_size, default=None)
+            if weights is not None and weights.stat().st_size >= _LEAST_SPARE_BYTES:
+                _keep_as_spare(weights, self._root / _SPARE)
             shutil.rmtree(path, ignore_errors=True)
+
+
+def take_spare(path: Path) -> None:
+    """Gives a file that is about to be written, in a directory that `Publisher.publish` gave, the spare one's place."""
+    _move_if_there(path.with_name(_SPARE), path)
+
+
+def _move_if_there(source: Path, destination: Path) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        source.rename(destination)
+
+
+def _keep_as_spare(file: Path, spare: Path) -> None:
+    """Moves a file away, so that nobody can open it any more, and keeps it where nobody has it open from before."""
+    file.rename(spare)
+    if is_open_elsewhere(spare):
+        spare.unlink()
 
 
 def latest(root: Path) -> Publication | None:
@@ -139,12 +174,22 @@ def verify(path: Path) -> Publication:
         file = path / name
         if not file.is_file():
             raise CheckpointError(f"Policy {manifest.version} in {path} lacks {name!r}; fetch or publish it again.")
-        if file.stat().st_size != entry.size or sha256_of(file) != entry.sha256:
+        if not is_as_listed(file, entry):
             raise CheckpointError(
-                f"Policy {manifest.version}: {file} is not what the manifest says (expected {entry.size} bytes, "
-                f"SHA-256 {entry.sha256[:12]}..., got {file.stat().st_size} bytes). Fetch or publish it again."
+                f"Policy {manifest.version}: {file} is not what the manifest says (expected {entry.size} bytes and its "
+                f"checksums, got {file.stat().st_size} bytes). Fetch or publish it again."
             )
     return Publication(manifest.version, path, sha256_of(path / MANIFEST))
+
+
+def is_as_listed(file: Path, entry: FileEntry) -> bool:
+    """Whether a file has the size and the checksums of its entry; reads all of it."""
+    if file.stat().st_size != entry.size:
+        return False
+    if not entry.blocks:
+        return sha256_of(file) == entry.sha256
+    spans = [(block.offset, block.size) for block in entry.blocks]
+    return fill(entry.blocks, entry.size) and digests_at(file, spans) == entry.blocks
 
 
 def seal_directory(path: Path, version: int) -> None:
@@ -163,8 +208,9 @@ def _write_manifest(
         sync_file(file)
         if file.relative_to(path).as_posix() in files:
             continue
-        sha256, blocks = digest_with_blocks(file) if with_blocks else (sha256_of(file), ())
-        files[file.relative_to(path).as_posix()] = FileEntry(file.stat().st_size, sha256, blocks)
+        blocks = read_blocks(file) if with_blocks else ()
+        whole = "" if blocks else sha256_of(file)
+        files[file.relative_to(path).as_posix()] = FileEntry(file.stat().st_size, whole, blocks)
     if not files:
         raise CheckpointError(f"Expected files of policy {version} in {path}, found none.")
     content = json.dumps(msgspec.to_builtins(Manifest(version, files)), indent=1, sort_keys=True)

@@ -1,7 +1,7 @@
 """The learner's side of the network: admits actors, passes on what they ask, and answers.
 
-One thread owns the sockets. Commits and inference happen in other threads; their answers come back through an outbox
-and a wake-up, so that nothing here waits for a disk or a model.
+One thread owns the sockets. Commits and inference happen in other threads, so that nothing here waits for a disk or a
+model; their answers are sent by the thread that has them where the sockets are free, else by the owner.
 """
 
 import logging
@@ -30,7 +30,8 @@ from serl_launcher.specs import RobotSpec
 from serl_launcher.status import JSON
 from serl_launcher.transport import act_frames, messages
 from serl_launcher.transport.messages import Act, ActReply, ErrorReply, Fetch, Frames, Heartbeat, Hello, Stats, Steps
-from serl_launcher.transport.sockets import LearnerSockets, Waker
+from serl_launcher.transport.sockets import LearnerSockets
+from serl_launcher.transport.waker import Waker
 
 logger = logging.getLogger(__name__)
 
@@ -137,10 +138,12 @@ class Gateway:
         try:
             while not stop.is_set():
                 self._bound.wait(_POLL_S)
-                self._work()
+                with self._bound.turn:
+                    self._work()
         finally:
             self._committer.stop()
-            self._send_answers()
+            with self._bound.turn:
+                self._send_answers()
             self.close()
 
     def close(self) -> None:
@@ -176,9 +179,9 @@ class Gateway:
             self._outbox.popleft()()
 
     def _post(self, answer: Callable[[], None]) -> None:
-        """Has `answer` called by the thread that owns the sockets."""
+        """Has `answer` called in a turn of the sockets."""
         self._outbox.append(answer)
-        self._waker.wake()
+        self._bound.do_now(self._send_answers)
 
     def _handle(self, connection: bytes, key: str, frames: Frames) -> None:
         """Answers one message, whatever it is; nothing in it ends the loop."""
@@ -249,12 +252,9 @@ class Gateway:
             raise Refused(f"Expected at most {self._config.credits} unanswered steps requests, got one more.")
         session.num_steps_requests += 1
         batch = StepBatch(
-            actor_id=session.actor_id,
-            epoch=session.epoch,
-            spool_id=session.spool_id,
-            first_seq=request.first_seq,
-            events=frames,
-        )
+            actor_id=session.actor_id, epoch=session.epoch, spool_id=session.spool_id,
+            first_seq=request.first_seq, events=frames,
+        )  # fmt: skip
         self._committer.submit(batch, lambda committed: self._post(partial(self._acknowledge, session, committed)))
 
     def _acknowledge(self, session: Session, committed: Committed) -> None:
@@ -287,10 +287,8 @@ class Gateway:
     ) -> None:
         session.num_act_requests -= 1
         answer = msgspec.structs.replace(reply, request_id=request.request_id)
-        if isinstance(reply, ErrorReply) or actions is None:
-            self._send(session.connection, answer)
-            return
-        self._send(session.connection, answer, np.ascontiguousarray(actions, "<f4").tobytes())
+        frames = [] if actions is None else [np.ascontiguousarray(actions, "<f4").tobytes()]
+        self._send(session.connection, answer, *frames)
 
     def _refuse(self, connection: bytes, error: HiorsError, *, request_id: int | None = None) -> None:
         self._send(connection, reply_of(error, request_id=request_id))

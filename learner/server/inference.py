@@ -42,7 +42,7 @@ class InferenceService:
     def __init__(self, config: ServerConfig) -> None:
         """Answers that no policy is there until `swap` brings the first one."""
         self._config = config
-        self._requests: queue.Queue[Request] = queue.Queue()
+        self._requests: queue.SimpleQueue[Request] = queue.SimpleQueue()
         self._postponed: Request | None = None
         self._loaded: LoadedPolicy | None = None
         self._proven: LoadedPolicy | None = None

@@ -33,7 +33,8 @@ from serl_launcher.config.transport import TransportConfig
 from serl_launcher.errors import ConfigError, ProtocolError, RobotError, SafetyError
 from serl_launcher.specs import RobotSpec
 from serl_launcher.transport.keys import read_actor_keys
-from serl_launcher.transport.sockets import ActorSockets, Waker
+from serl_launcher.transport.sockets import ActorSockets
+from serl_launcher.transport.waker import Waker
 from serl_launcher.types import Observation
 
 T = TypeVar("T", Welcome, Seen, Done, Beat)

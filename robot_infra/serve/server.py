@@ -25,7 +25,8 @@ from serl_launcher.config.transport import TransportConfig
 from serl_launcher.errors import HiorsError, ProtocolError, SafetyError
 from serl_launcher.transport.keys import AllowList, read_learner_keys
 from serl_launcher.transport.messages import Frames
-from serl_launcher.transport.sockets import LearnerSockets, Waker
+from serl_launcher.transport.sockets import LearnerSockets
+from serl_launcher.transport.waker import Waker
 
 logger = logging.getLogger(__name__)
 

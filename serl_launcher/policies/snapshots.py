@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from serl_launcher import publication
 from serl_launcher.policies.checkpoints import stored_policy
 from serl_launcher.policies.formats.hiors import WEIGHTS_FILE, write
 from serl_launcher.policies.gaussian import GaussianPolicy, save_gaussian_settings
@@ -39,9 +40,10 @@ class PolicySnapshot:
     def __call__(self, directory: Path) -> Mapping[str, FileEntry]:
         """Writes the policy into an existing directory; returns the checksums that are known already."""
         path = directory / WEIGHTS_FILE
-        sha256, blocks = write_tensors(self._buffer.weights, path)
+        publication.take_spare(path)
+        blocks = write_tensors(self._buffer.weights, path)
         self._write_settings(directory)
-        return {WEIGHTS_FILE: FileEntry(path.stat().st_size, sha256, blocks)}
+        return {WEIGHTS_FILE: FileEntry(path.stat().st_size, blocks=blocks)}
 
     def release(self) -> None:
         """Frees the memory for the next snapshot."""

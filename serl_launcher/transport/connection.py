@@ -3,7 +3,7 @@
     (sockets made) --Hello--> (waiting) --Welcome--> (connected) --silence--> (sockets made anew)
                                   ^---error, no session---'  '---SessionFenced---> (fenced: for good)
 
-One thread owns the sockets and speaks for all others.
+One thread owns the sockets and speaks for all others; requests are sent by whoever asks, where the sockets are free.
 """
 
 import logging
@@ -33,8 +33,9 @@ from serl_launcher.transport.messages import (
     Welcome,
 )
 from serl_launcher.transport.requests import Request, RequestTable
-from serl_launcher.transport.sockets import ActorSockets, Waker
+from serl_launcher.transport.sockets import ActorSockets
 from serl_launcher.transport.standing import STORAGE_RETRY_S, Standing
+from serl_launcher.transport.waker import Waker
 
 logger = logging.getLogger(__name__)
 
@@ -67,9 +68,9 @@ class Connection:
         self._stats: dict[str, float | int | str] | None = None
         self._thread = threading.Thread(target=self._work, name="learner-connection", daemon=True)
         self._is_closing = False
-        self._delivered = threading.Condition()
         self._standing = Standing(config)
         self._has_moved = False
+        self._sockets: ActorSockets | None = None
         self.announcement: Announcement | None = None
         self._heard_s = self._said_s = time.monotonic()
 
@@ -115,8 +116,7 @@ class Connection:
 
     def wait_until_delivered(self, timeout_s: float) -> bool:
         """Waits until the learner has committed everything that was recorded; returns whether it has."""
-        with self._delivered:
-            return self._delivered.wait_for(lambda: not self._source.num_pending, timeout_s)
+        return self._delivery.wait_until_done(timeout_s)
 
     def ask(self, request: Request) -> Future:
         """Sends a request when the learner can be reached; the future ends at the latest at its deadline."""
@@ -125,7 +125,10 @@ class Connection:
             self._requests.fail_all(Refused("The connection to the learner is closed."))
         elif self._standing.is_fenced and self.last_error is not None:
             self._requests.fail_all(self.last_error)
-        self._waker.wake()
+        if (sockets := self._sockets) is None or request.deadline_s - time.monotonic() < _POLL_S:
+            self._waker.wake()  # It has to know of a deadline that comes before it looks again.
+        else:
+            sockets.do_now(lambda: self._send_requests(sockets))
         return future
 
     def _work(self) -> None:
@@ -154,26 +157,36 @@ class Connection:
         self._heard_s = time.monotonic()
         host, config = locate(self._address, self._config)
         with ActorSockets(config, host, keys=self._keys, waker=self._waker) as sockets:
-            while not self._is_closing and not self._has_moved:
-                sockets.wait(max(0.0, min(_POLL_S, self._requests.seconds_left())))
-                self._receive(sockets)
-                self._requests.expire("the learner is slow." if self.is_connected else "the learner cannot be reached.")
-                self._speak(sockets)
-                if time.monotonic() - self._heard_s > self._config.dead_after_s:
-                    break
-            if self._is_closing and self._standing.is_welcome:
-                self._say_goodbye(sockets)
+            self._sockets = sockets
+            try:
+                self._use(sockets)
+            finally:
+                self._sockets = None
         if self._standing.is_welcome and not self._is_closing:
             logger.warning("The learner is silent; connecting to %s again.", self._address)
         self._standing.is_welcome = False
 
+    def _use(self, sockets: ActorSockets) -> None:
+        while not self._is_closing and not self._has_moved:
+            sockets.wait(max(0.0, min(_POLL_S, self._requests.seconds_left())))
+            with sockets.turn:
+                self._receive(sockets)
+                self._requests.expire("the learner is slow." if self.is_connected else "the learner cannot be reached.")
+                self._speak(sockets)
+            if time.monotonic() - self._heard_s > self._config.dead_after_s:
+                break
+        if self._is_closing and self._standing.is_welcome:
+            self._say_goodbye(sockets)
+
     def _say_goodbye(self, sockets: ActorSockets) -> None:
         """Frees the actor id at once; waits for the answer, because closing drops what is not sent."""
         deadline_s = time.monotonic() + _GOODBYE_S
-        if not self._send(sockets, Goodbye()):
-            return
+        with sockets.turn:
+            if not self._send(sockets, Goodbye()):
+                return
         while time.monotonic() < deadline_s:
-            frames = sockets.receive()
+            with sockets.turn:
+                frames = sockets.receive()
             if frames is not None and messages.decode_reply(frames[0]) == Heartbeat():
                 return
             if frames is None:
@@ -205,7 +218,6 @@ class Connection:
             self._begin_session(reply)
         elif isinstance(reply, Ack):
             self._delivery.acknowledge(reply.last_seq)
-            self._note_delivered()
         elif isinstance(reply, ActReply | FetchReply):
             self._requests.answer(reply, frames[1:])
         elif isinstance(reply, ErrorReply):
@@ -215,11 +227,6 @@ class Connection:
         self._delivery.restart(last_seq=welcome.last_seq, num_credits=welcome.credits)
         self._standing.note_welcome()
         self.announcement = welcome.announcement
-        self._note_delivered()
-
-    def _note_delivered(self) -> None:
-        with self._delivered:
-            self._delivered.notify_all()
 
     def _take_error(self, reply: ErrorReply) -> None:
         if reply.kind == messages.NO_SESSION:
@@ -261,6 +268,8 @@ class Connection:
             self._send(sockets, Heartbeat())
 
     def _send_requests(self, sockets: ActorSockets) -> None:
+        if not self._standing.is_welcome:
+            return
         for request_id, request in self._requests.unsent():
             left_ms = max(0.0, 1e3 * (request.deadline_s - time.monotonic()))
             if not self._send(sockets, request.make_header(request_id, left_ms), *request.frames):

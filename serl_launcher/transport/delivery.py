@@ -115,7 +115,7 @@ class Batch:
 
 
 class Delivery:
-    """Which events are under way to the learner. Used by one thread."""
+    """Which events are under way to the learner. Used by one thread; any may wait for the end."""
 
     def __init__(self, config: TransportConfig, source: EventSource) -> None:
         self._config = config
@@ -124,6 +124,7 @@ class Delivery:
         self._sent_seq = source.acknowledged_seq
         self._ever_sent_seq = self._sent_seq
         self._under_way: deque[tuple[int, float]] = deque()
+        self._progress = threading.Condition()
 
     def restart(self, *, last_seq: int, num_credits: int) -> None:
         """Goes on after what the learner says it has.
@@ -141,6 +142,7 @@ class Delivery:
         self._ever_sent_seq = max(self._ever_sent_seq, last_seq)
         self._credits = num_credits
         self._under_way.clear()
+        self._note_progress()
 
     def next_batch(self, up_to_seq: int) -> Batch | None:
         """Returns what to send next, of the events up to `up_to_seq`; None where nothing may be sent now."""
@@ -174,8 +176,18 @@ class Delivery:
             self._under_way.popleft()
         if last_seq > self._source.acknowledged_seq:
             self._source.acknowledge(last_seq)
+        self._note_progress()
+
+    def wait_until_done(self, timeout_s: float) -> bool:
+        """Waits until everything that was recorded is committed; returns whether it is."""
+        with self._progress:
+            return self._progress.wait_for(lambda: not self._source.num_pending, timeout_s)
 
     @property
     def is_overdue(self) -> bool:
         """Whether a request was not answered in time."""
         return bool(self._under_way) and time.monotonic() - self._under_way[0][1] > self._config.request_timeout_s
+
+    def _note_progress(self) -> None:
+        with self._progress:
+            self._progress.notify_all()

@@ -15,9 +15,9 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from serl_launcher.errors import CheckpointError, PolicyError, ProtocolError
-from serl_launcher.files import sha256_of, sync_directory, sync_file, write_atomic
-from serl_launcher.publication import MANIFEST, FileEntry, read_manifest, verify
-from serl_launcher.tensor_blocks import Block
+from serl_launcher.files import sync_directory, sync_file, write_atomic
+from serl_launcher.publication import MANIFEST, FileEntry, is_as_listed, read_manifest, verify
+from serl_launcher.tensor_blocks import Block, fill
 
 logger = logging.getLogger(__name__)
 
@@ -80,13 +80,9 @@ def _read(partial: Path, version: int) -> dict[str, FileEntry]:
         path = PurePosixPath(name)
         if path.is_absolute() or ".." in path.parts or not path.parts:
             raise ProtocolError(f"Expected files inside the directory of policy {version}, got {name!r}.")
-        end = 0
-        for block in entry.blocks:
-            if block.offset != end or block.size < 1:
-                raise ProtocolError(f"Expected the blocks of {name!r} one after the other, got one at {block.offset}.")
-            end += block.size
-        if entry.blocks and end != entry.size:
-            raise ProtocolError(f"Expected {entry.size} bytes in the blocks of {name!r}, got {end}.")
+        if entry.blocks and not fill(entry.blocks, entry.size):
+            spans = [(block.offset, block.size) for block in entry.blocks]
+            raise ProtocolError(f"Expected blocks that fill the {entry.size} bytes of {name!r}, got {spans[:10]}.")
     return manifest.files
 
 
@@ -142,7 +138,7 @@ class _Fetching:
             if file.tell() > entry.size:
                 file.truncate(0)
             self._append(name, entry, file)
-        if sha256_of(growing) != entry.sha256:
+        if not is_as_listed(growing, entry):
             growing.unlink()
             raise PolicyError(f"File {name!r} arrived damaged (its SHA-256 is wrong). Fetch again.")
         sync_file(growing)

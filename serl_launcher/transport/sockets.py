@@ -1,13 +1,15 @@
 """The only module that speaks ZeroMQ: sockets with every option set before they bind or connect.
 
-Sockets belong to the thread that made them. Other threads wake it through a `Waker` and leave their messages in a
-queue of their own.
+One thread waits for messages and handles them, each time in its `turn`. Another thread that has something to send
+leaves it in a queue and calls `do_now`, which has it sent at once where no turn is under way, or wakes the waiting
+thread. A hand-over between threads costs more than all else that is done with a message.
 """
 
 import contextlib
 import ipaddress
 import logging
-import socket as plain_sockets
+import select
+import threading
 from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Self
@@ -19,6 +21,7 @@ from serl_launcher.config.transport import TransportConfig
 from serl_launcher.errors import ConfigError, TransportError
 from serl_launcher.transport.keys import ActorKeys, LearnerKeys
 from serl_launcher.transport.messages import Frame, Frames
+from serl_launcher.transport.waker import Waker
 
 logger = logging.getLogger(__name__)
 
@@ -32,44 +35,19 @@ _VIEWED_BYTES = 64 * 1024
 """Larger frames are handed on as they lie in ZeroMQ's memory, in both directions; smaller ones are copied faster."""
 
 
-class Waker:
-    """Wakes one polling thread from any other. May be called from anywhere, never blocks."""
-
-    def __init__(self) -> None:
-        self._receiver, self._sender = plain_sockets.socketpair()
-        self._receiver.settimeout(0)
-        self._sender.settimeout(0)
-
-    def wake(self) -> None:
-        """Makes the current or the next poll return at once."""
-        with contextlib.suppress(BlockingIOError, OSError):  # Full: it wakes anyway. Closed: nobody is asleep.
-            self._sender.send(b"\0")
-
-    def drain(self) -> None:
-        """Forgets the wake-ups so far."""
-        with contextlib.suppress(BlockingIOError):
-            while self._receiver.recv(4096):
-                pass
-
-    def fileno(self) -> int:
-        """Returns the descriptor to poll."""
-        return self._receiver.fileno()
-
-    def close(self) -> None:
-        """Frees the descriptors."""
-        self._receiver.close()
-        self._sender.close()
-
-
 class _Sockets:
     """What both sides share: a context, a poller, and a close that never waits."""
 
     def __init__(self, waker: Waker) -> None:
         self._context = zmq.Context()
         self._sockets: list[zmq.Socket] = []
+        self._listening: list[zmq.Socket] = []
         self._waker = waker
-        self._poller = zmq.Poller()
-        self._poller.register(waker.fileno(), zmq.POLLIN)
+        self._is_closed = False
+        self._poller = select.poll()
+        self._poller.register(waker.fileno(), select.POLLIN)
+        self.turn = threading.Lock()
+        """Held by the thread that uses the sockets, for as long as it does."""
 
     def __enter__(self) -> Self:
         """Returns itself; leaving the block closes it."""
@@ -81,15 +59,41 @@ class _Sockets:
         self.close()
 
     def wait(self, timeout_s: float) -> None:
-        """Returns when a message or a wake-up is there, at the latest after the timeout."""
-        if dict(self._poller.poll(max(0, int(1e3 * timeout_s)))).get(self._waker.fileno()):
+        """Returns when a message or a wake-up is there, at the latest after the timeout. Not to be called in a turn."""
+        with self.turn:
+            if self._has_input():  # The descriptors tell of what is new only, not of what is left.
+                return
+        ready = self._poller.poll(max(0, int(1e3 * timeout_s)))
+        if any(descriptor == self._waker.fileno() for descriptor, _ in ready):
             self._waker.drain()
 
+    def do_now(self, work: Callable[[], None]) -> None:
+        """Does `work`, which uses these sockets, in a turn of the calling thread; never blocks.
+
+        Where another turn is under way, or after the end, it wakes the waiting thread instead, which does what is left
+        in its queues at each turn.
+        """
+        if self.turn.acquire(blocking=False):
+            try:
+                if not self._is_closed:
+                    work()
+                    if not self._has_input():
+                        return
+            finally:
+                self.turn.release()
+        self._waker.wake()
+
     def close(self) -> None:
-        """Drops what is not sent and frees everything."""
-        for each in self._sockets:
-            each.close(linger=0)
-        self._context.term()
+        """Drops what is not sent and frees everything. Not to be called in a turn."""
+        with self.turn:
+            self._is_closed = True
+            for each in self._sockets:
+                each.close(linger=0)
+            self._context.term()
+
+    def _has_input(self) -> bool:
+        """Whether a message has come. What was sent or received last may have swallowed the sign of it."""
+        return any(int(each.getsockopt(zmq.EVENTS)) & zmq.POLLIN for each in self._listening)
 
     def _socket(self, kind: int, config: TransportConfig) -> zmq.Socket:
         created = self._context.socket(kind)
@@ -104,8 +108,9 @@ class _Sockets:
         created.setsockopt(zmq.TCP_KEEPALIVE, 1)
         return created
 
-    def _poll(self, created: zmq.Socket) -> None:
-        self._poller.register(created, zmq.POLLIN)
+    def _listen(self, created: zmq.Socket) -> None:
+        self._listening.append(created)
+        self._poller.register(int(created.getsockopt(zmq.FD)), select.POLLIN)
 
 
 class ActorSockets(_Sockets):
@@ -148,7 +153,7 @@ class ActorSockets(_Sockets):
             created.setsockopt(zmq.CURVE_PUBLICKEY, keys.public)
             created.setsockopt(zmq.CURVE_SECRETKEY, keys.secret)
         created.connect(url)
-        self._poll(created)
+        self._listen(created)
         return created
 
 
@@ -178,7 +183,7 @@ class LearnerSockets(_Sockets):
             if keys is not None:  # Must listen before the first connection can come.
                 self._zap = self._socket(zmq.REP, config)
                 self._zap.bind(_ZAP_ADDRESS)
-                self._poll(self._zap)
+                self._listen(self._zap)
             self._requests = self._bound(zmq.ROUTER, config, config.request_port, keys)
             self._broadcasts = self._bound(zmq.PUB, config, config.broadcast_port, keys)
         except zmq.ZMQError as exc:
@@ -187,7 +192,7 @@ class LearnerSockets(_Sockets):
                 f"Expected to listen on {config.bind} ports {config.request_port} and {config.broadcast_port}: {exc}. "
                 "Another learner may run; stop it, or choose other transport.request_port and broadcast_port."
             ) from exc
-        self._poll(self._requests)
+        self._listen(self._requests)
 
     @property
     def ports(self) -> tuple[int, int]:

@@ -166,6 +166,37 @@ def test_real_time_chunking_asks_ahead_only_where_the_robot_would_stand_still(de
     assert most == (1 if delay < 8 else 2)
 
 
+class Jittering(Delayed):
+    """Answers after random ticks, questions in any order."""
+
+    def __init__(self, *, horizon: int, longest: int, seed: int):
+        super().__init__(horizon=horizon)
+        self._random, self._longest = random.Random(seed), longest
+
+    def chunk(self, tick: int) -> ActionChunk:
+        chunk = super().chunk(tick)
+        chunk.timings_ms["round_trip"] = 50.0 * self.delay
+        return chunk
+
+    def ask(self, observation: Observation, *, tick: int, unfinished=None) -> bool:
+        self.delay = self._random.randint(1, self._longest)
+        return super().ask(observation, tick=tick, unfinished=unfinished)
+
+
+@pytest.mark.parametrize("chunking", ["switch", "rtc"])
+@pytest.mark.parametrize("execution_horizon", [4, 8])
+def test_a_robot_whose_chunks_cover_the_longest_latency_never_stands_still(chunking, execution_horizon):
+    # 9 ticks are 400 ms at 20 Hz and a model's time; a chunk of 16 covers them if the next question comes 7 later.
+    # That is earlier than an execution horizon of 8: then such a latency must have been seen before.
+    for seed in range(20):
+        policy = Jittering(horizon=16, longest=9, seed=seed)
+        plan = plan_for(policy, execution_horizon=execution_horizon, chunking=chunking, max_under_way=2)
+        if execution_horizon > 7:
+            plan.latency.note(0.45)
+        run(plan, policy, 400)
+        assert plan.num_held == 0
+
+
 def test_a_takeover_forgets_everything_and_the_hand_back_asks_at_once():
     policy = Delayed(horizon=12, delay=1)
     plan = plan_for(policy)
@@ -210,6 +241,7 @@ def test_the_estimate_is_the_longest_of_the_newest_latencies():
     for seconds in (0.4, 0.06, 0.11, 0.02):
         latency.note(seconds)
     assert latency.ticks == 3
+    assert latency.longest_ticks == 8
     assert latency.figures() == {"latency_ms_p50": 85.0, "latency_ms_p99": 391.3}
 
 

@@ -1,11 +1,13 @@
 import json
+import mmap
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from serl_launcher.errors import CheckpointError
 from serl_launcher.files import sha256_of
-from serl_launcher.publication import Publisher, latest, read_manifest, verify
+from serl_launcher.publication import Publisher, latest, read_manifest, take_spare, verify
 
 
 def write_weights(content: bytes):
@@ -41,6 +43,58 @@ def test_only_the_newest_three_are_kept(tmp_path):
     for version in range(5):
         publisher.publish(write_weights(b"%d" % version), version)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["00000002", "00000003", "00000004", "LATEST"]
+
+
+def write_large(content: bytes):
+    def write(directory: Path) -> None:
+        path = directory / "model.safetensors"
+        take_spare(path)
+        with path.open("r+b" if path.exists() else "wb") as file:
+            file.write(content)
+            file.truncate()
+
+    return write
+
+
+@pytest.fixture
+def small_spares(monkeypatch):
+    monkeypatch.setattr("serl_launcher.publication._LEAST_SPARE_BYTES", 4)
+
+
+def test_the_file_of_a_deleted_version_becomes_that_of_the_next(tmp_path, small_spares):
+    publisher = Publisher(tmp_path, keep=2)
+    first = publisher.publish(write_large(b"first"), 1).path / "model.safetensors"
+    number = first.stat().st_ino
+    for version in (2, 3):
+        publisher.publish(write_large(b"version %d" % version), version)
+    assert not first.exists()
+    published = publisher.publish(write_large(b"4th"), 4)
+    assert (published.path / "model.safetensors").stat().st_ino == number
+    assert (published.path / "model.safetensors").read_bytes() == b"4th"
+    assert set(read_manifest(published.path).files) == {"model.safetensors"}
+
+
+@pytest.mark.parametrize("how", ["open", "mapped"])
+def test_a_file_that_somebody_still_reads_is_never_written_over(tmp_path, small_spares, how):
+    publisher = Publisher(tmp_path, keep=1)
+    path = publisher.publish(write_large(b"first"), 1).path / "model.safetensors"
+    with path.open("rb") as file:
+        mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    with closing(mapped if how == "mapped" else path.open("rb")) as reader:
+        if how == "open":
+            mapped.close()
+        for version in (2, 3, 4):
+            publisher.publish(write_large(b"other"), version)
+        assert reader.read() == b"first"
+
+
+def test_a_spare_file_that_is_not_wanted_is_no_part_of_the_next_version(tmp_path, small_spares):
+    publisher = Publisher(tmp_path, keep=1)
+    publisher.publish(write_large(b"first"), 1)
+    publisher.publish(write_large(b"second"), 2)
+    published = publisher.publish(write_weights(b"third"), 3)
+    assert set(read_manifest(published.path).files) == {"model.safetensors", "nested/config.json"}
+    assert (published.path / "model.safetensors").read_bytes() == b"third"
 
 
 def test_a_version_is_never_published_again(tmp_path):

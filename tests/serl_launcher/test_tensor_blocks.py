@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from serl_launcher.files import sha256_of
-from serl_launcher.tensor_blocks import digest_with_blocks
+from serl_launcher.tensor_blocks import fill, read_blocks, spans_of
 
 TENSORS = {
     "a": np.arange(12, dtype=np.float32).reshape(3, 4),
@@ -20,9 +19,9 @@ TENSORS = {
 def test_the_blocks_are_the_header_and_every_tensor_and_fill_the_file(tmp_path):
     path = tmp_path / "model.safetensors"
     save_file(TENSORS, path)
-    whole, blocks = digest_with_blocks(path)
+    blocks = read_blocks(path)
     content = path.read_bytes()
-    assert whole == sha256_of(path)
+    assert fill(blocks, len(content))
     assert [block.offset for block in blocks[1:]] == [block.offset + block.size for block in blocks[:-1]]
     assert blocks[-1].offset + blocks[-1].size == len(content)
     assert [hashlib.sha256(content[b.offset : b.offset + b.size]).hexdigest() for b in blocks] == [
@@ -35,8 +34,8 @@ def test_the_blocks_are_the_header_and_every_tensor_and_fill_the_file(tmp_path):
 def test_one_changed_tensor_changes_one_block(tmp_path):
     save_file(TENSORS, tmp_path / "1.safetensors")
     save_file({**TENSORS, "b": np.full(7, 3, np.int64)}, tmp_path / "2.safetensors")
-    _, first = digest_with_blocks(tmp_path / "1.safetensors")
-    _, second = digest_with_blocks(tmp_path / "2.safetensors")
+    first = read_blocks(tmp_path / "1.safetensors")
+    second = read_blocks(tmp_path / "2.safetensors")
     assert sum(one != other for one, other in zip(first, second, strict=True)) == 1
 
 
@@ -57,9 +56,16 @@ def header(content: dict | list | str, data: bytes = b"") -> bytes:
 def test_what_is_no_table_of_tensors_has_no_blocks(tmp_path, content):
     path = tmp_path / "model.safetensors"
     path.write_bytes(content)
-    assert digest_with_blocks(path) == (sha256_of(path), ())
+    assert read_blocks(path) == ()
 
 
 def test_other_files_have_no_blocks(tmp_path):
     (tmp_path / "config.json").write_bytes(b"{}")
-    assert digest_with_blocks(tmp_path / "config.json")[1] == ()
+    assert read_blocks(tmp_path / "config.json") == ()
+
+
+def test_a_large_tensor_is_several_blocks_so_that_threads_can_share_it():
+    mib = 1024**2
+    assert spans_of([8, 0, 70 * mib, 4]) == [
+        (0, 8), (8, 32 * mib), (8 + 32 * mib, 32 * mib), (8 + 64 * mib, 6 * mib), (8 + 70 * mib, 4),
+    ]  # fmt: skip

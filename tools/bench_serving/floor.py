@@ -10,7 +10,8 @@ from pathlib import Path
 from learner.server.access import Access
 from serl_launcher.config.transport import TransportConfig
 from serl_launcher.transport.keys import read_actor_keys
-from serl_launcher.transport.sockets import ActorSockets, LearnerSockets, Waker
+from serl_launcher.transport.sockets import ActorSockets, LearnerSockets
+from serl_launcher.transport.waker import Waker
 from tools.bench_serving.model import HORIZON
 from tools.bench_workload import NUM_JOINTS
 

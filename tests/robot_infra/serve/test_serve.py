@@ -17,7 +17,8 @@ from robot_infra.serve.server import RobotServer
 from serl_launcher.config.environment import EnvironmentConfig
 from serl_launcher.config.transport import TransportConfig
 from serl_launcher.errors import ConfigError, RobotError, SafetyError
-from serl_launcher.transport.sockets import ActorSockets, Waker
+from serl_launcher.transport.sockets import ActorSockets
+from serl_launcher.transport.waker import Waker
 from serl_launcher.types import Observation
 from tests.actor.tiny_robot import SPEC, TinyRobot
 from tools.keys import add, init

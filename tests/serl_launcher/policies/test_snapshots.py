@@ -12,7 +12,7 @@ from serl_launcher.policies.gaussian import GaussianConfig, GaussianPolicy
 from serl_launcher.policies.snapshots import PolicySnapshots
 from serl_launcher.policies.tensor_files import write_tensors
 from serl_launcher.publication import Publisher
-from serl_launcher.tensor_blocks import digest_with_blocks
+from serl_launcher.tensor_blocks import read_blocks
 from tests.actor.tiny_checkpoint import save_tiny_policy
 from tests.actor.tiny_robot import SPEC
 
@@ -23,12 +23,24 @@ def test_the_file_is_what_the_safetensors_library_reads_and_the_checksums_are_it
         "flag": torch.tensor([True, False]), "none": torch.empty(0, 3), "t": torch.randn(4, 6).T,
     }  # fmt: skip
     path = tmp_path / "w.safetensors"
-    sha256, blocks = write_tensors(weights, path)
+    blocks = write_tensors(weights, path)
     read = load_file(path)
     assert read.keys() == weights.keys()
     assert all(torch.equal(read[name], weights[name]) for name in weights)
-    assert sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert (sha256, blocks) == digest_with_blocks(path)
+    assert blocks == read_blocks(path)
+    content = path.read_bytes()
+    assert [hashlib.sha256(content[b.offset : b.offset + b.size]).hexdigest() for b in blocks] == [
+        b.sha256 for b in blocks
+    ]
+
+
+def test_a_file_that_is_written_over_holds_nothing_of_the_old_one(tmp_path):
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(b"x" * 100_000)
+    weights = {"a": torch.randn(7)}
+    write_tensors(weights, path)
+    save_file(weights, tmp_path / "library")
+    assert path.read_bytes() == (tmp_path / "library").read_bytes()
 
 
 def test_float_weights_are_written_byte_for_byte_as_the_library_does(tmp_path):
