@@ -1,7 +1,8 @@
 """Times π0 and π0.5 at any size on one device, with the least that arithmetic and memory allow beside it.
 
 On a GPU: full size, bfloat16, one CUDA graph for the whole call. Without one it runs all the same at a small size, so
-that the program itself is known to work; its figures are then those of a CPU.
+that the program itself is known to work; its figures are then those of a CPU. LeRobot 0.4.4 samples the same actions
+from the same weights, as it comes: eager; for best-of-8 it gets the observation eight times.
 
     python -m tools.bench_policy_gpu                             # the published size on a GPU, pi0_tiny on a CPU
     python -m tools.bench_policy_gpu --policy pi05 --cameras 2 --train
@@ -27,6 +28,7 @@ from serl_launcher.networks.tuning import trainable_fraction, tune_
 from serl_launcher.policies.acting import FrozenSampler
 from tools.bench_policy.cases import inputs_for
 from tools.bench_policy.floor import Floor, sampling_floor
+from tools.bench_policy.lerobot_networks import LerobotNetwork
 from tools.bench_results import Result, table_of, write_results
 
 MODES = {
@@ -36,6 +38,7 @@ MODES = {
 }
 PROMISED_MS = 20.0
 """One chunk of the published π0: 3 cameras, 10 steps, bfloat16, on an H200."""
+LEROBOT = "LeRobot"
 _WARM_UPS = 3
 
 
@@ -63,15 +66,19 @@ def sampling(config: PolicyConfig, device: torch.device, arguments: argparse.Nam
         cast_(network, torch.bfloat16)
     inputs = _on(inputs_for(config, batch=1, cameras=arguments.cameras), device)
     shape = (config.horizon, config.max_action_dim)
-    results = []
+    results, ways = [], _samplers(network, device, arguments)
     for draws in (1, 8):
         noise = torch.randn((1, draws, *shape), device=device)
         floor = sampling_floor(network, inputs, num_draws=draws, num_steps=arguments.num_steps)
         results += _floor_results(f"{draws} chunks", floor, arguments)
-        for way, sampler in _samplers(network, device, arguments).items():
+        expected = ways["plain"](inputs, noise)
+        for way, sampler in ways.items():
             ms = _median_ms(lambda run=sampler, x=noise: run(inputs, x), device, arguments.rounds)
             is_promised = way == "graph" and draws == 1 and arguments.policy in (None, "pi0")
             results.append(Result(f"{draws} chunks/{way}", ms, "ms", at_most=PROMISED_MS if is_promised else None))
+        if LEROBOT in ways:
+            difference = (ways[LEROBOT](inputs, noise) - expected).norm() / (expected - noise).norm()
+            results.append(Result(f"{draws} chunks/{LEROBOT}, difference of actions", difference.item(), "of the way"))
     return results
 
 
@@ -90,7 +97,23 @@ def _samplers(network: Pi0, device: torch.device, arguments: argparse.Namespace)
         ways["graph"] = FrozenSampler(network, ActingConfig()).sample
     if arguments.compile:
         ways["compiled"] = FrozenSampler(network, ActingConfig(compile=True)).sample
+    if arguments.lerobot:
+        ways[LEROBOT] = _lerobot_sampler(network, device, arguments)
     return ways
+
+
+def _lerobot_sampler(network: Pi0, device: torch.device, arguments: argparse.Namespace) -> Callable:
+    """Returns LeRobot's way, which draws one chunk per observation."""
+    theirs = LerobotNetwork(network, dtype=arguments.precision)
+    theirs.model.to(device).eval()
+
+    @torch.no_grad()
+    def sample(inputs: ModelInputs, noise: torch.Tensor) -> torch.Tensor:
+        copies = {name: getattr(inputs, name) for name in ModelInputs.__slots__}
+        copies = {name: each.expand(noise.shape[1], *each.shape[1:]) for name, each in copies.items()}
+        return theirs.sample(ModelInputs(**copies), noise[0], arguments.num_steps)[None]
+
+    return sample
 
 
 def training(
@@ -168,6 +191,7 @@ def _arguments(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--train", action="store_true", help="also training: full, LoRA, expert only")
     parser.add_argument("--batch", type=int, default=8, help="of training")
+    parser.add_argument("--no-lerobot", dest="lerobot", action="store_false", help="without LeRobot beside it")
     parser.add_argument("--compile", action="store_true", help="also torch.compile (minutes)")
     parser.add_argument("--tflops", type=float, default=989.0, help="of the device, for the floor (H200: 989)")
     parser.add_argument("--terabytes-per-s", type=float, default=4.8, help="of its memory (H200: 4.8)")

@@ -81,11 +81,13 @@ def test_the_benchmark_gives_lerobots_actions_and_is_faster(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
+@pytest.mark.filterwarnings("ignore")
 def test_the_gpu_benchmark_runs_anywhere(tmp_path):
     from tools.bench_policy_gpu import main
 
     output = tmp_path / "b.json"
     assert main(["--policy", "pi0_tiny", "--device", "cpu", "--rounds", "2", "--train", "--batch", "2",
                  "--output", str(output)]) == 0  # fmt: skip
-    names = {each["name"] for each in json.loads(output.read_text())["results"]}
-    assert {"1 chunks/frozen", "1 chunks/floor: time", "train lora/throughput"} <= names
+    figures = {each["name"]: each["value"] for each in json.loads(output.read_text())["results"]}
+    assert {"1 chunks/frozen", "1 chunks/floor: time", "1 chunks/LeRobot", "train lora/throughput"} <= set(figures)
+    assert figures["8 chunks/LeRobot, difference of actions"] < 1e-4

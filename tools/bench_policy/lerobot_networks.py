@@ -30,11 +30,11 @@ CLASSES = {"pi0": "PI0", "pi05": "PI05"}
 class LerobotNetwork:
     """LeRobot's network with the weights of one of ours, called with our inputs."""
 
-    def __init__(self, network: Pi0) -> None:
-        """Builds it in the sizes of `network`."""
+    def __init__(self, network: Pi0, *, dtype: str = "float32") -> None:
+        """Builds it in the sizes of `network`, in `float32` or, what LeRobot does not keep in that, `bfloat16`."""
         config = self._config = network.config
         with lerobot_on_stock_transformers(config) as modules:
-            self.model = build(modules[config.name], config)
+            self.model = build(modules[config.name], config, dtype=dtype)
         weights = to_published({k: v.detach().clone() for k, v in network.state_dict().items()}, both_names=True)
         self.model.load_state_dict(weights)
 
