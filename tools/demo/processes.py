@@ -53,7 +53,7 @@ class Process:
                 stderr=subprocess.STDOUT,
                 env={**os.environ, "PYTHON": sys.executable},
                 start_new_session=True,
-                preexec_fn=_end_with_parent,
+                preexec_fn=_prepare_child,
             )
 
     @property
@@ -166,7 +166,9 @@ def _describe(status: int | None) -> str:
     return f"exit status {status}"
 
 
-def _end_with_parent() -> None:
-    # Runs between fork and exec. Without it a killed demo would leave robots running.
+def _prepare_child() -> None:
+    # Runs between fork and exec. What a shell starts in the background ignores SIGINT, and so would all that it starts:
+    # an actor could not be asked to end. Without the second a killed demo would leave robots running.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
