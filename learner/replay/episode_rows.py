@@ -9,14 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from serl_launcher.datasets import features
-from serl_launcher.datasets.layout import DatasetLayout, read_tasks
+from serl_launcher.datasets.layout import VIDEO_PATTERN, DatasetLayout, read_tasks
 from serl_launcher.errors import DatasetError
 
 _LABEL_COLUMNS = (features.EPISODE_ID, features.OUTCOME)
 _PLACE_COLUMNS = (features.EPISODE_INDEX, "length", "data/chunk_index", "data/file_index")
 _V2_DATA = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
 _V2_VIDEO = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
-_V3_VIDEO = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,7 +85,7 @@ def _parquet_rows(path: Path, videos: Sequence[str]) -> list[dict]:
 
 
 def _v3_row(row: dict, info: dict, videos: Sequence[str]) -> EpisodeRow:
-    pattern = info.get("video_path") or _V3_VIDEO
+    pattern = info.get("video_path") or VIDEO_PATTERN
     places = {}
     for video in videos:
         chunk, file = row[f"videos/{video}/chunk_index"], row[f"videos/{video}/file_index"]

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from serl_launcher.datasets import features
-from serl_launcher.datasets.layout import FILES_PER_CHUNK, DatasetLayout, read_info, write_parquet
+from serl_launcher.datasets.layout import FILES_PER_CHUNK, VIDEO_PATTERN, DatasetLayout, read_info, write_parquet
 from serl_launcher.datasets.metadata import ROWS_PER_FILE
 from serl_launcher.datasets.recovery import aggregate_rows
 from serl_launcher.datasets.statistics import to_lists, vector_statistics
@@ -64,7 +64,7 @@ def copy_episodes(
         episodes: Indices in the source, in the order of the new dataset; at least one.
         file_bytes: Data files take episodes up to this size; each episode has its own file if 0.
         store: How the steps are stored.
-        described: Features of the new dataset, where `store` changes them.
+        described: Features of the new dataset, where `store` makes videos of the pictures.
 
     Raises:
         DatasetError: There is nothing to copy, the target exists or the source is damaged.
@@ -84,7 +84,7 @@ def copy_episodes(
     _write_metadata(layout, written, schema)
     num_steps = sum(int(str(row["length"])) for row in written)
     info |= {"total_episodes": len(written), "total_frames": num_steps, "splits": {"train": f"0:{len(written)}"}}
-    info |= {"features": described} if described else {}
+    info |= {"features": described, "video_path": VIDEO_PATTERN} if described else {}
     _finish(layout, DatasetLayout(source), info)
     return num_steps
 

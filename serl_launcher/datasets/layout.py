@@ -26,6 +26,7 @@ from serl_launcher.specs import RobotSpec
 CODEBASE_VERSION = "v3.0"
 FILES_PER_CHUNK = 1000
 DATA_PATTERN = "data/chunk-{chunk_index:03d}/file-{file_index:03d}.parquet"
+VIDEO_PATTERN = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.mp4"
 
 
 def dataset_path(name: str) -> Path:

@@ -53,11 +53,13 @@ def _serve() -> None:
     from lerobot.datasets.lerobot_dataset import LeRobotDataset
 
     def read(root: str) -> dict:
-        dataset = LeRobotDataset("test/replay", root=root)
+        dataset = LeRobotDataset("test/replay", root=root, video_backend="pyav")
         loader = torch.utils.data.DataLoader(dataset, batch_size=4)
         items = [item for batch in loader for item in batch["index"].tolist()]
         last = dataset[len(dataset) - 1]
-        chunked = LeRobotDataset("test/replay", root=root, delta_timestamps={"action": [0.0, 1 / dataset.fps]})
+        chunked = LeRobotDataset(
+            "test/replay", root=root, delta_timestamps={"action": [0.0, 1 / dataset.fps]}, video_backend="pyav"
+        )
         episodes, stats = dataset.meta.episodes, dataset.meta.stats
         assert episodes is not None
         assert stats is not None
