@@ -52,7 +52,7 @@ class StagedFiles:
 
     def add(self, path: Path) -> Path:
         """Returns where to write what `path` shall hold; missing folders are made."""
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_directory(path.parent)
         self._temporary[path] = temporary_name(path)
         return self._temporary[path]
 
@@ -91,6 +91,14 @@ def write_atomic(path: Path, content: bytes, *, sync: bool = True) -> None:
         raise
     if sync:
         sync_directory(path.parent)
+
+
+def make_directory(path: Path) -> None:
+    """Makes a directory and the missing ones above it, so that their names survive a power cut."""
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for folder in reversed(missing):
+        sync_directory(folder.parent)
 
 
 def sync_file(path: Path) -> None:
@@ -145,6 +153,15 @@ def is_open_elsewhere(path: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+def file_identity(path: Path) -> tuple[int, int, int] | None:
+    """Returns what changes when a file is replaced; None where there is none."""
+    try:
+        status = path.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def temporary_name(path: Path) -> Path:

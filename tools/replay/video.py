@@ -10,7 +10,7 @@ import pyarrow as pa
 from serl_launcher.datasets import features
 from serl_launcher.datasets.copying import CopiedEpisode, Group
 from serl_launcher.datasets.layout import DatasetLayout, numbered
-from serl_launcher.files import sync_file
+from serl_launcher.files import make_directory, sync_file
 from serl_launcher.images import decode_image
 
 CODEC = "libsvtav1"
@@ -60,7 +60,7 @@ class VideoStore:
 
     def _write(self, layout: DatasetLayout, name: str, number: int, group: Group) -> None:
         path = layout.root / "videos" / name / numbered(number).with_suffix(".mp4")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_directory(path.parent)
         height, width, _ = self._images[name]["shape"]
         with av.open(str(path), "w") as container:
             stream = cast(av.VideoStream, container.add_stream(CODEC, rate=self._rate_hz, options=_OPTIONS))
