@@ -3,14 +3,20 @@
 import logging
 import shutil
 import time
+from collections import Counter
+from collections.abc import Sequence
+from itertools import groupby
 from pathlib import Path
 
 import numpy as np
 
-from serl_launcher.datasets.layout import DatasetLayout
+from serl_launcher.datasets import features
+from serl_launcher.datasets.layout import DatasetLayout, read_table
 from serl_launcher.datasets.metadata import EpisodeMetadata, StoredEpisode, read_statistics
-from serl_launcher.datasets.statistics import FeatureStatistics, aggregate
+from serl_launcher.datasets.statistics import FeatureStatistics, aggregate, from_lists, is_finite
+from serl_launcher.datasets.tables import column_values
 from serl_launcher.errors import DatasetError
+from serl_launcher.types import Outcome
 
 logger = logging.getLogger(__name__)
 
@@ -66,12 +72,39 @@ def remove_beyond(layout: DatasetLayout, metadata: EpisodeMetadata) -> None:
         path.unlink(missing_ok=True)
 
 
+def steps_say_success(path: Path, episodes: Sequence[int]) -> list[bool]:
+    """Returns whether the steps in a data file say that each of these episodes of it succeeded."""
+    steps = read_table(path, [features.EPISODE_INDEX, features.SUCCESS])
+    successful = column_values(steps, features.EPISODE_INDEX)[column_values(steps, features.SUCCESS)]
+    return np.isin(episodes, successful).tolist()
+
+
+def contradicted_labels(layout: DatasetLayout, episodes: Sequence[StoredEpisode]) -> list[StoredEpisode]:
+    """Returns the episodes whose steps say something else of their success than their label; all must have steps."""
+    found: list[StoredEpisode] = []
+    for number, group in groupby(episodes, lambda episode: episode.data_number):
+        same_file = list(group)
+        said = steps_say_success(layout.data_file(number), [each.episode_index for each in same_file])
+        found += [each for each, is_success in zip(same_file, said, strict=True)
+                  if is_success != (each.outcome == Outcome.SUCCESS)]  # fmt: skip
+    return found
+
+
 def aggregate_rows(layout: DatasetLayout, num_episodes: int) -> dict[str, FeatureStatistics]:
-    """Returns the statistics of the dataset, computed anew from those of its episodes."""
+    """Returns the statistics of the dataset, computed anew from those of its episodes.
+
+    What a former version wrote of episodes with values that are not finite is left out, feature by feature.
+    """
     parts: dict[str, list[FeatureStatistics]] = {}
+    num_left_out: Counter[str] = Counter()
     for episode in read_statistics(layout, num_episodes):
-        for feature, statistics in episode.items():
-            parts.setdefault(feature, []).append({name: np.asarray(value) for name, value in statistics.items()})
+        for feature, statistics in from_lists(episode).items():
+            if is_finite(statistics):
+                parts.setdefault(feature, []).append(statistics)
+            else:
+                num_left_out[feature] += 1
+    for feature, count in num_left_out.items():
+        logger.warning("%s: %s of %d episodes is not finite; see tools.replay verify.", layout.root, feature, count)
     return {feature: aggregate(statistics) for feature, statistics in parts.items()}
 
 

@@ -4,7 +4,7 @@ The statistics of a dataset are those of its episodes joined as `lerobot.dataset
 exact for all but the quantiles, which are averages of the episodes' quantiles weighted by their counts.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
@@ -103,8 +103,16 @@ def to_lists(statistics: dict[str, FeatureStatistics]) -> dict[str, dict[str, li
     return {feature: {name: value.tolist() for name, value in values.items()} for feature, values in statistics.items()}
 
 
-def from_lists(statistics: dict[str, dict[str, list]]) -> dict[str, FeatureStatistics]:
-    """Returns the statistics in the content of stats.json."""
+def from_lists(statistics: Mapping[str, Mapping[str, object]]) -> dict[str, FeatureStatistics]:
+    """Returns the statistics in the content of stats.json; NaN for each null."""
     return {
-        feature: {name: np.asarray(value) for name, value in values.items()} for feature, values in statistics.items()
+        feature: {
+            name: np.asarray(value, np.int64 if name == "count" else np.float64) for name, value in values.items()
+        }
+        for feature, values in statistics.items()
     }
+
+
+def is_finite(statistics: FeatureStatistics) -> bool:
+    """Whether every value is a number; JSON has none for the others."""
+    return all(np.isfinite(value).all() for value in statistics.values())

@@ -21,6 +21,8 @@ from serl_launcher.journal import EpisodeRecord
 from serl_launcher.specs import CameraSpec, RobotSpec
 from serl_launcher.types import Outcome, Source
 
+_INT64 = range(-(2**63), 2**63)
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Placement:
@@ -38,12 +40,26 @@ class Placement:
 
 
 def check_record(record: EpisodeRecord) -> None:
-    """Raises DatasetError where an episode has no steps or their numbers have gaps."""
+    """Raises DatasetError where an episode has no steps, their numbers have gaps, or a number does not fit a column."""
     if not record.steps:
         raise DatasetError(f"Episode {record.episode_id!r} has no steps; a LeRobot episode needs one or more.")
     for expected, step in enumerate(record.steps):
         if step.step != expected:
             raise DatasetError(f"Episode {record.episode_id!r}: expected step {expected}, got {step.step}.")
+        if step.policy_version not in _INT64:
+            raise DatasetError(
+                f"Episode {record.episode_id!r}: expected policy_version to fit 64 bits at step {expected}, got "
+                f"{step.policy_version}."
+            )
+    if record.seed is not None and record.seed not in _INT64:
+        raise DatasetError(f"Episode {record.episode_id!r}: expected its seed to fit 64 bits, got {record.seed}.")
+
+
+def check_finite(episode_id: str, feature: str, values: np.ndarray) -> None:
+    """Raises DatasetError where a value over time, [T] or [T, width], is not a finite number."""
+    if not np.isfinite(values).all():
+        step = int(np.argwhere(~np.isfinite(values))[0, 0])
+        raise DatasetError(f"Episode {episode_id!r}: {feature} is not finite at step {step}: {values[step]}.")
 
 
 def steps_table(record: EpisodeRecord, spec: RobotSpec, placement: Placement) -> pa.Table:
@@ -100,7 +116,9 @@ def episode_statistics(record: EpisodeRecord, spec: RobotSpec, steps: pa.Table) 
         statistics[features.image_feature(camera.name)] = image_statistics(encoded, camera.shape)
     for name in features.summarised_features(spec):
         if name not in statistics:
-            statistics[name] = vector_statistics(column_values(steps, name))
+            values = column_values(steps, name)
+            check_finite(record.episode_id, name, values)
+            statistics[name] = vector_statistics(values)
     statistics[features.SUCCESS] = flag_statistics(int(record.outcome == Outcome.SUCCESS), len(record.steps))
     return statistics
 

@@ -16,8 +16,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
-import pyarrow as pa
-import pyarrow.parquet as pq
 
 from serl_launcher.datasets import features, recovery, tables
 from serl_launcher.datasets.layout import (
@@ -25,15 +23,23 @@ from serl_launcher.datasets.layout import (
     info_content,
     read_info,
     read_json,
+    read_table,
     read_tasks,
     stage_parquet,
     tasks_table,
 )
 from serl_launcher.datasets.metadata import EpisodeMetadata, StoredEpisode
-from serl_launcher.datasets.statistics import FeatureStatistics, aggregate, flag_statistics, from_lists, to_lists
+from serl_launcher.datasets.statistics import (
+    FeatureStatistics,
+    aggregate,
+    flag_statistics,
+    from_lists,
+    is_finite,
+    to_lists,
+)
 from serl_launcher.errors import DatasetError, SpecMismatch
 from serl_launcher.events import EpisodeLabelled
-from serl_launcher.files import StagedFiles, sync_directories
+from serl_launcher.files import StagedFiles, make_directory, sync_directories
 from serl_launcher.journal import EpisodeRecord
 from serl_launcher.specs import RobotSpec
 from serl_launcher.storage import DirectoryLock
@@ -167,7 +173,8 @@ class DatasetWriter:
         if len(episodes) == num_vouched and self.layout.stats.exists():
             stored = read_json(self.layout.stats)
             self._statistics = from_lists(stored)
-            if stored.get(features.SUCCESS) == to_lists({"": self._success_statistics()})[""]:
+            is_whole = all(is_finite(statistics) for statistics in self._statistics.values())
+            if is_whole and stored.get(features.SUCCESS) == to_lists({"": self._success_statistics()})[""]:
                 return
         logger.info("Dataset %s: finishing what a crash left open.", self.layout.root)
         self._statistics = recovery.aggregate_rows(self.layout, len(episodes))
@@ -179,6 +186,7 @@ class DatasetWriter:
     def _repair(self) -> None:
         """Starts over from what is on disk where the last write was interrupted by an error, e.g. a full disk."""
         if self._lock is None:  # The first episode makes the directory; somebody else may have made it meanwhile.
+            make_directory(self.layout.root)
             self._lock = DirectoryLock(self.layout.root, error=DatasetError)
             self.recover()
         if self._is_writing:
@@ -215,15 +223,16 @@ class DatasetWriter:
         return named
 
     def _relabel(self, stored: StoredEpisode, outcome: Outcome, labelled_by: str, wall_time_s: float) -> None:
-        if (stored.outcome, stored.labelled_by) == (str(outcome), labelled_by):
+        path, is_success = self.layout.data_file(stored.data_number), outcome == Outcome.SUCCESS
+        # After a crash between the two, steps and metadata may say different things.
+        is_marked = recovery.steps_say_success(path, [stored.episode_index]) == [is_success]
+        if is_marked and (stored.outcome, stored.labelled_by) == (str(outcome), labelled_by):
             return
         self._is_writing = True
-        is_success = outcome == Outcome.SUCCESS
         named: list[tuple[str, Path]] = []
         with StagedFiles() as files:
-            if is_success != (stored.outcome == Outcome.SUCCESS):
-                path = self.layout.data_file(stored.data_number)
-                steps = tables.with_success(_read_steps(path), stored.episode_index, is_success=is_success)
+            if not is_marked:
+                steps = tables.with_success(read_table(path), stored.episode_index, is_success=is_success)
                 stage_parquet(files, path, steps, statistics=_SKIPPABLE)
                 named.append(("relabel_steps", path))
             values = tables.label_columns(outcome, labelled_by, wall_time_s)
@@ -268,11 +277,6 @@ class DatasetWriter:
                 f"{self.spec.name!r} ({self.spec.digest()[:8]}). "
                 "Use another unique_identifier or the same robot config."
             )
-
-
-def _read_steps(path: Path) -> pa.Table:
-    with pq.ParquetFile(path) as file:
-        return file.read()
 
 
 def _as_json(values: object) -> bytes:

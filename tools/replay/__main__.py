@@ -9,6 +9,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from serl_launcher.errors import DatasetError, HiorsError
 from serl_launcher.events import EpisodeLabelled
 from serl_launcher.types import Outcome
 from tools.replay.repair import findings, repair
-from tools.replay.rewriting import check_unused, rewrite
+from tools.replay.rewriting import no_learner, rewrite
 from tools.replay.verify import problems, report
 
 VIEWS = ("all", "successful", "interventions", "to-video")
@@ -98,7 +99,6 @@ def prune_command(chosen: argparse.Namespace, root: Path) -> int:
 
 def relabel_command(chosen: argparse.Namespace, root: Path) -> int:
     """Corrects the label of one episode."""
-    check_unused(root)
     dataset = ReplayDataset(root)
     ids = [dataset.episode_id(episode) for episode in range(dataset.num_episodes)]
     index = int(chosen.episode) if chosen.episode.isdecimal() else -1
@@ -109,7 +109,8 @@ def relabel_command(chosen: argparse.Namespace, root: Path) -> int:
     _say(f"{root}: episode {ids.index(episode_id)} ({episode_id}) is {before}, to be {chosen.outcome}.")
     if _is_wanted(chosen):
         label = EpisodeLabelled(episode_id, Outcome(chosen.outcome), chosen.by, chosen.time)
-        DatasetWriter(root, dataset.spec).relabel(episode_id, label)
+        with no_learner(root), closing(DatasetWriter(root, dataset.spec)) as writer:
+            writer.relabel(episode_id, label)
         _say(f"Episode {ids.index(episode_id)} is {chosen.outcome} now, by {chosen.by}.")
     return 0
 

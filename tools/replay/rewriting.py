@@ -6,10 +6,10 @@ A crash before the renames leaves the old dataset and an unfinished copy, betwee
 `finish_swap` puts in place.
 """
 
-import fcntl
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from learner.replay.reader import ReplayDataset
@@ -17,20 +17,38 @@ from serl_launcher.datasets.copying import copy_episodes
 from serl_launcher.datasets.layout import DatasetLayout
 from serl_launcher.errors import DatasetError
 from serl_launcher.files import sync_directory
+from serl_launcher.storage import DirectoryLock
 
 
-def check_unused(root: Path) -> None:
-    """Raises DatasetError while a learner server runs that writes to the replay in `root`."""
-    lock = root.parent / "journal" / "owner.lock"
-    if not lock.exists():
+@contextmanager
+def no_learner(root: Path) -> Iterator[None]:
+    """Keeps learners from starting that write to the replay in `root`, where it lies in a run.
+
+    Raises:
+        DatasetError: A learner runs already.
+    """
+    journal = root.parent / "journal"
+    if not journal.exists():
+        yield
         return
-    with lock.open("rb") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as exc:
-            raise DatasetError(
-                f"Expected nobody to write to {root}, but a learner uses {lock.parent}. Stop it first."
-            ) from exc
+    try:
+        lock = DirectoryLock(journal, error=DatasetError)
+    except DatasetError as exc:
+        raise DatasetError(f"Expected nobody to write to {root}, but a learner uses {journal}. Stop it first.") from exc
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def no_writer(root: Path) -> Iterator[None]:
+    """Keeps every other writer away from a dataset; raises DatasetError where there is one."""
+    lock = DirectoryLock(root, error=DatasetError)
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def unfinished_copy(root: Path) -> Path:
@@ -44,7 +62,11 @@ def rewrite(root: Path, episodes: Sequence[int], *, file_bytes: int, what: str) 
     Raises:
         DatasetError: A learner uses it, it is damaged, or the copy does not equal it.
     """
-    check_unused(root)
+    with no_learner(root), no_writer(root):
+        return _rewrite(root, episodes, file_bytes=file_bytes, what=what)
+
+
+def _rewrite(root: Path, episodes: Sequence[int], *, file_bytes: int, what: str) -> Path:
     copy = unfinished_copy(root)
     if copy.exists():
         shutil.rmtree(copy)  # Of an earlier attempt that was cut off; the dataset itself is untouched.

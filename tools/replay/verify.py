@@ -11,6 +11,8 @@ from learner.replay.reader import ReplayDataset
 from learner.replay.statistics import norm_stats
 from serl_launcher.datasets import features
 from serl_launcher.datasets.layout import DatasetLayout, read_info, read_json
+from serl_launcher.datasets.metadata import EpisodeMetadata
+from serl_launcher.datasets.recovery import contradicted_labels
 from serl_launcher.errors import DatasetError, HiorsError
 from serl_launcher.types import Source
 
@@ -34,6 +36,8 @@ def problems(root: Path) -> Iterator[str]:
     yield from _numbering_problems(root, info["total_episodes"])
     if str(info["codebase_version"]).startswith("v3."):
         yield from _statistics_problems(dataset)
+    if dataset.spec is not None:
+        yield from _label_problems(dataset)
     for step in range(dataset.num_steps):
         yield from _image_problems(dataset, step)
 
@@ -87,6 +91,15 @@ def _statistics_problems(dataset: ReplayDataset) -> Iterator[str]:
     counted = read_json(path).get(features.ACTION, {}).get("count", [0])[0]
     if counted != dataset.num_steps:
         yield f"{path} is over {counted} steps, the dataset has {dataset.num_steps}."
+
+
+def _label_problems(dataset: ReplayDataset) -> Iterator[str]:
+    layout = DatasetLayout(dataset.root)
+    for episode in contradicted_labels(layout, EpisodeMetadata(layout).read()[: dataset.num_episodes]):
+        yield (
+            f"Episode {episode.episode_index} is labelled {episode.outcome}, its steps do not say so: "
+            "run tools.replay repair."
+        )
 
 
 def _image_problems(dataset: ReplayDataset, step: int) -> Iterator[str]:

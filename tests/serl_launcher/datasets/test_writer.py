@@ -2,10 +2,12 @@ import json
 import os
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
+from serl_launcher.datasets import tables
 from serl_launcher.datasets.layout import DatasetLayout
 from serl_launcher.datasets.writer import DatasetWriter
 from serl_launcher.errors import DatasetError, ProtocolError, SpecMismatch
@@ -84,8 +86,6 @@ def test_the_end_of_an_episode_is_told_exactly(tmp_path: Path, end: str, done: i
 
 
 def test_an_overridden_proposal_is_kept_beside_the_executed_action(tmp_path: Path) -> None:
-    import msgspec
-
     episode = make_episode(SPEC, 0, 2, sources=[Source.POLICY, Source.HUMAN])
     proposal = np.array([9, 8, 7], np.float32)
     episode.steps[1] = msgspec.structs.replace(episode.steps[1], proposal=proposal.tobytes())
@@ -123,6 +123,21 @@ def test_a_late_label_changes_that_episode_and_nothing_else(tmp_path: Path) -> N
     assert DatasetLayout(tmp_path).data_file(1).read_bytes() == other
     stats = json.loads(DatasetLayout(tmp_path).stats.read_text())["next.success"]
     assert stats["mean"] == [0.25]
+
+
+@pytest.mark.parametrize("labelled_by", ["script", "human"])
+def test_a_label_taken_back_after_a_crash_is_taken_back_from_the_steps(tmp_path: Path, labelled_by: str) -> None:
+    writer = DatasetWriter(tmp_path, SPEC, reached=failing_at("relabel_steps"))
+    writer.append(make_episode(SPEC, 0, 2, outcome=Outcome.FAILURE))
+    with pytest.raises(StageError):
+        writer.relabel("a-1-0", label(0, Outcome.SUCCESS))
+    writer.close()
+    assert [row["next.success"] for row in data(tmp_path, 0)] == [False, True]
+
+    DatasetWriter(tmp_path, SPEC).relabel("a-1-0", EpisodeLabelled("a-1-0", Outcome.FAILURE, labelled_by, 9.0))
+
+    assert [row["next.success"] for row in data(tmp_path, 0)] == [False, False]
+    assert metadata(tmp_path, 0)["outcome"] == "failure"
 
 
 def test_a_label_for_an_unknown_episode_is_an_error(tmp_path: Path) -> None:
@@ -181,6 +196,52 @@ def test_steps_with_a_gap_are_refused(tmp_path: Path) -> None:
     del episode.steps[1]
     with pytest.raises(DatasetError, match="expected step 1, got 2"):
         DatasetWriter(tmp_path, SPEC).append(episode)
+
+
+@pytest.mark.parametrize(
+    ("values", "refusal"),
+    [
+        ({"reward": float("nan")}, "next.reward is not finite at step 1: nan"),
+        ({"reward": 1e300}, "next.reward is not finite at step 1: inf"),
+        ({"action": np.array([0, np.nan, 0], "<f4").tobytes()}, "action is not finite at step 1"),
+        ({"policy_version": 2**63}, "policy_version to fit 64 bits at step 1"),
+    ],
+)
+def test_values_that_a_column_cannot_hold_are_refused(tmp_path: Path, values: dict, refusal: str) -> None:
+    episode = make_episode(SPEC, 0, 3)
+    episode.steps[1] = msgspec.structs.replace(episode.steps[1], **values)
+    writer = DatasetWriter(tmp_path, SPEC)
+    with pytest.raises(DatasetError, match=f"'a-1-0'.*{refusal}"):
+        writer.append(episode)
+    assert writer.append(make_episode(SPEC, 1, 3)) == 0
+    assert "null" not in DatasetLayout(tmp_path).stats.read_text()
+
+
+def test_a_seed_beyond_64_bits_is_refused(tmp_path: Path) -> None:
+    episode = make_episode(SPEC, 0, 3)
+    episode.seed = 2**63
+    with pytest.raises(DatasetError, match="seed to fit 64 bits"):
+        DatasetWriter(tmp_path, SPEC).append(episode)
+
+
+def test_statistics_that_a_former_version_left_empty_are_computed_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    episode = make_episode(SPEC, 0, 3)
+    episode.steps[1] = msgspec.structs.replace(episode.steps[1], reward=float("nan"))
+    with monkeypatch.context() as patch:
+        patch.setattr(tables, "check_finite", lambda *_: None)
+        writer = DatasetWriter(tmp_path, SPEC)
+        writer.append(episode)
+        writer.close()
+    stats = DatasetLayout(tmp_path).stats
+    assert json.loads(stats.read_text())["next.reward"]["mean"] == [None]
+
+    writer = DatasetWriter(tmp_path, SPEC)
+    assert "next.reward" not in json.loads(stats.read_text())
+    assert [writer.append(make_episode(SPEC, number, 4)) for number in (1, 2)] == [1, 2]
+    assert json.loads(stats.read_text())["next.reward"]["mean"] == [0.25]
+    assert json.loads(stats.read_text())["action"]["count"] == [11]
 
 
 def test_a_damaged_image_is_refused_before_the_episode_counts(tmp_path: Path) -> None:

@@ -6,9 +6,11 @@ import pytest
 
 from learner.replay.chunks import ChunkSampler
 from learner.replay.reader import ReplayDataset
-from serl_launcher.datasets.layout import DatasetLayout
+from serl_launcher.datasets.layout import DatasetLayout, read_table, write_parquet
+from serl_launcher.datasets.tables import with_success
 from serl_launcher.datasets.writer import DatasetWriter
 from serl_launcher.errors import DatasetError, HiorsError
+from serl_launcher.journal import Journal
 from serl_launcher.storage import DirectoryLock
 from serl_launcher.types import Outcome, Source
 from tests.recorded_episodes import image_of, make_episode, robot, state_of
@@ -118,6 +120,25 @@ def test_a_dataset_in_use_by_a_learner_is_not_changed(root: Path, capsys: pytest
     lock.release()
 
 
+def test_nobody_else_writes_while_a_dataset_is_rewritten(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = []
+    check_equal = rewriting._check_equal
+
+    def learner_starts(*arguments) -> None:
+        for start in (lambda: Journal(root.parent / "journal"), lambda: DatasetWriter(root, SPEC)):
+            with pytest.raises(DatasetError, match="on this machine uses it"):
+                start()
+            refused.append(start)
+        check_equal(*arguments)
+
+    Journal(root.parent / "journal").close()
+    monkeypatch.setattr(rewriting, "_check_equal", learner_starts)
+    assert main(["compact", str(root), "--yes"]) == 0
+    assert len(refused) == 2
+    assert DatasetWriter(root, SPEC).append(make_episode(SPEC, 4, 3)) == 4
+    Journal(root.parent / "journal").close()
+
+
 @pytest.mark.parametrize("view", ["successful", "interventions"])
 def test_a_view_is_exported_as_a_dataset(root: Path, tmp_path: Path, view: str) -> None:
     before = content(root)
@@ -198,6 +219,33 @@ def test_repair_finishes_what_a_crash_left(root: Path, capsys: pytest.CaptureFix
     assert [path.read_bytes() for path in (root / "set_aside").rglob("*.unfinished")] == [b"cut off too"]
     assert main(["repair", str(root)]) == 0
     assert "needs no repair" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("stage", "num_episodes"), [("tasks", 0), ("episode", 1), ("statistics", 1)])
+def test_repair_finishes_a_first_episode_that_was_cut_off(tmp_path: Path, stage: str, num_episodes: int) -> None:
+    def reached(name: str) -> None:
+        if name == stage:
+            raise StoppedError(stage)
+
+    with pytest.raises(StoppedError):
+        DatasetWriter(tmp_path / "replay", SPEC, reached=reached).append(make_episode(SPEC, 0, 3))
+    assert main(["repair", str(tmp_path / "replay"), "--yes"]) == 0
+    assert main(["repair", str(tmp_path / "replay")]) == 0
+    assert ReplayDataset(tmp_path / "replay").num_episodes == num_episodes
+    assert DatasetWriter(tmp_path / "replay", SPEC).append(make_episode(SPEC, 0, 3)) == 0
+
+
+def test_a_directory_that_nobody_recorded_to_is_not_repaired(tmp_path: Path) -> None:
+    assert main(["repair", str(tmp_path)]) == 1
+
+
+def test_repair_makes_steps_say_what_the_label_says(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = DatasetLayout(root).data_file(1)
+    write_parquet(path, with_success(read_table(path), 1, is_success=True))  # As a crash amid a correction leaves it.
+    assert [problem[:30] for problem in problems(root)] == ["Episode 1 is labelled failure,"]
+    assert main(["repair", str(root), "--yes"]) == 0
+    assert "Episode 1 is labelled failure" in capsys.readouterr().out
+    check_episodes(root, [0, 1, 2, 3])
 
 
 def test_repair_computes_statistics_anew(root: Path) -> None:
