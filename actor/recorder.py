@@ -1,7 +1,12 @@
-"""Turns episodes into events, and the events into durable bytes in the spool."""
+"""Turns episodes into events, and the events into durable bytes in the spool.
+
+An event that a learner would refuse never gets there, for all that comes after it would wait behind it for ever.
+"""
 
 import logging
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -9,6 +14,7 @@ import numpy as np
 
 from actor.intervention import Decision
 from robot_infra.interfaces import Transition
+from serl_launcher.errors import ProtocolError, RecordingError
 from serl_launcher.events import (
     EncodedObservation,
     EpisodeEnded,
@@ -16,6 +22,7 @@ from serl_launcher.events import (
     EpisodeStarted,
     Event,
     StepRecorded,
+    check_recordable,
     encode_observation,
     encode_vector,
 )
@@ -95,27 +102,48 @@ class Recorder:
         return episode_id
 
     def record(self, observation: Observation, decision: Decision, transition: Transition) -> None:
-        """Stores one tick: what was seen, who decided, what was executed."""
+        """Stores one tick: what was seen, who decided, what was executed.
+
+        Raises:
+            RecordingError: No learner would take it, e.g. a reward that is not finite. Nothing of the tick is stored.
+        """
         if self._episode is None:
             raise RuntimeError("Expected an episode under way; call begin() first.")
-        step = self._encode(self._episode.episode_id, observation, decision, transition)
-        if self.num_steps == 0:
-            self.log.append(self._episode)
-        self.log.append(step)
+        with self._explained(f"step {self.num_steps}", self._episode.episode_id):
+            step = self._encode(self._episode.episode_id, observation, decision, transition)
+            check_recordable(step, self.spec)
+            if self.num_steps == 0:
+                check_recordable(self._episode, self.spec)
+                self.log.append(self._episode)
+            self.log.append(step)
         self.num_steps += 1
 
     def end(self, observation: Observation, outcome: Outcome, labelled_by: str) -> None:
-        """Ends the episode with its final observation; does nothing where none is under way or it has no steps."""
+        """Ends the episode with its final observation; does nothing where none is under way or it has no steps.
+
+        Raises:
+            RecordingError: The final observation cannot be recorded; the episode is ended as aborted without one.
+        """
         if self._episode is not None and self.num_steps > 0:
-            final = encode_observation(observation, self.spec)
-            self._append_end(self._episode.episode_id, self.num_steps, final, (outcome, labelled_by))
-            self.last_episode_id = self._episode.episode_id
+            episode_id = self._episode.episode_id
+            try:
+                with self._explained("the final observation", episode_id):
+                    final = encode_observation(observation, self.spec)
+                    self._append_end(episode_id, self.num_steps, final, (outcome, labelled_by))
+            except RecordingError:
+                self._append_end(episode_id, self.num_steps, self._nothing_seen(), (Outcome.ABORTED, ""))
+                self._episode = None
+                raise
+            self.last_episode_id = episode_id
             self.last_number, self.last_outcome = self.number, outcome
         self._episode = None
 
     def label(self, episode_id: str, outcome: Outcome, labelled_by: str) -> None:
         """Judges an earlier episode, or corrects its label; the newest label counts."""
-        self.log.append(EpisodeLabelled(episode_id, outcome, labelled_by, time.time()))
+        label = EpisodeLabelled(episode_id, outcome, labelled_by, time.time())
+        with self._explained("a label", episode_id):
+            check_recordable(label, self.spec)
+            self.log.append(label)
         if episode_id == self.last_episode_id:
             self.last_outcome = outcome
 
@@ -145,9 +173,20 @@ class Recorder:
         self._write_end(EpisodeEnded(episode_id, num_steps, final, outcome, labelled_by, time.time()))
 
     def _write_end(self, ended: EpisodeEnded) -> None:
+        check_recordable(ended, self.spec)
         self._unwritten_end = ended
         self.log.append(ended)
         self._unwritten_end = None
+
+    @contextmanager
+    def _explained(self, what: str, episode_id: str) -> Iterator[None]:
+        try:
+            yield
+        except (ValueError, ProtocolError) as exc:
+            raise RecordingError(
+                f"Expected {what} of episode {episode_id!r} to be recordable: {exc} It is not recorded; look at the "
+                "robot, its cameras and who gives its rewards."
+            ) from exc
 
     def _nothing_seen(self) -> EncodedObservation:
         images = {camera.name: encode_image(np.zeros(camera.shape, np.uint8), camera) for camera in self.spec.cameras}

@@ -14,6 +14,7 @@ HiorsError
 ├── SpoolFull            the actor's disk spool reached its limit
 ├── RobotError           a robot, a camera or an input device is missing, silent or refuses
 └── SafetyError          a command must not reach the robot
+    └── RecordingError   what was sensed, done or judged cannot be recorded; the robot holds still
 """
 
 
@@ -67,6 +68,10 @@ class SpoolFull(HiorsError):
 
 class SafetyError(HiorsError):
     """A command must not reach the robot."""
+
+
+class RecordingError(SafetyError):
+    """What was sensed, done or judged cannot be recorded, e.g. a reward that is no number; the robot holds still."""
 
 
 class RobotError(HiorsError):

@@ -15,12 +15,18 @@ import numpy as np
 from msgspec import Meta
 
 from serl_launcher.errors import ProtocolError
-from serl_launcher.images import encode_image
+from serl_launcher.images import check_image, encode_image
 from serl_launcher.specs import RobotSpec
 from serl_launcher.types import Observation, Outcome, Source
 
 MAX_IMAGE_BYTES = 32 * 1024 * 1024
 MAX_VECTOR_BYTES = 64 * 1024
+MAX_IMAGES_BYTES = 64 * 1024 * 1024
+"""All pictures of one observation."""
+MAX_EVENT_BYTES = MAX_IMAGES_BYTES + 1024 * 1024
+"""No event is larger: its vectors and texts are bounded too."""
+MAX_ID_BYTES = 500
+"""Longest actor or episode id, in UTF-8: the journal has keys of them."""
 
 Name = Annotated[str, Meta(max_length=200)]
 ImageBytes = Annotated[bytes, Meta(max_length=MAX_IMAGE_BYTES)]
@@ -103,6 +109,8 @@ class _SeenEnd(EpisodeEnded, frozen=True, forbid_unknown_fields=True, tag="episo
 Event = EpisodeStarted | StepRecorded | EpisodeEnded | EpisodeLabelled
 
 _SOURCES = frozenset(int(source) for source in Source)
+_INT64 = range(-(2**63), 2**63)
+_MAX_FLOAT32 = float(np.finfo(np.float32).max)
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Event)
 _viewer = msgspec.msgpack.Decoder(EpisodeStarted | _SeenStep | _SeenEnd | EpisodeLabelled)
@@ -160,22 +168,68 @@ def decode_vector(encoded: bytes | memoryview, width: int, what: str) -> np.ndar
     return np.frombuffer(encoded, dtype="<f4")
 
 
+def check_recordable(event: Event, spec: RobotSpec) -> None:
+    """Raises ProtocolError where a learner would refuse the bytes of an event for ever, so that nobody stores it."""
+    try:
+        msgspec.convert(msgspec.to_builtins(event, builtin_types=(bytes,)), Event)
+    except (msgspec.ValidationError, OverflowError) as exc:
+        raise ProtocolError(f"Expected an event that can be recorded, got {type(event).__name__}: {exc}.") from exc
+    check_fits(event, spec)
+
+
 def check_fits(event: Event, spec: RobotSpec) -> None:
-    """Raises ProtocolError where an event does not fit the robot: cameras, widths, source."""
+    """Raises ProtocolError where an event does not fit the robot, or holds a number that no dataset can take."""
+    if not 0 < len(event.episode_id.encode()) <= MAX_ID_BYTES:
+        raise ProtocolError(f"Expected an episode id of 1 to {MAX_ID_BYTES} bytes, got {event.episode_id!r}.")
+    _check_finite(event.wall_time_s, "wall_time_s")
     if isinstance(event, StepRecorded):
-        _check_observation(event.observation, spec)
-        decode_vector(event.action, spec.action_dim, "action")
-        if event.proposal is not None:
-            decode_vector(event.proposal, spec.action_dim, "proposal")
-        if event.source not in _SOURCES:
-            raise ProtocolError(f"Expected a source among {sorted(_SOURCES)}, got {event.source}.")
-        if event.step < 0:
-            raise ProtocolError(f"Expected a step number from 0, got {event.step}.")
+        _check_step(event, spec)
     elif isinstance(event, EpisodeEnded):
         _check_observation(event.final_observation, spec)
+    elif isinstance(event, EpisodeStarted) and event.seed is not None:
+        _check_int64(event.seed, "seed")
+
+
+def _check_step(event: StepRecorded, spec: RobotSpec) -> None:
+    _check_observation(event.observation, spec)
+    _check_vector(event.action, spec.action_dim, "action")
+    if event.proposal is not None:
+        _check_vector(event.proposal, spec.action_dim, "proposal")
+    _check_finite(event.reward, "reward")
+    _check_finite(event.monotonic_s, "monotonic_s")
+    _check_int64(event.policy_version, "policy_version")
+    if event.source not in _SOURCES:
+        raise ProtocolError(f"Expected a source among {sorted(_SOURCES)}, got {event.source}.")
+    if event.step < 0:
+        raise ProtocolError(f"Expected a step number from 0, got {event.step}.")
 
 
 def _check_observation(observation: EncodedObservation, spec: RobotSpec) -> None:
-    if set(observation.images) != set(spec.camera_names):
-        raise ProtocolError(f"Expected cameras {sorted(spec.camera_names)}, got {sorted(observation.images)}.")
-    decode_vector(observation.state, spec.state_dim, "state")
+    images = observation.images
+    if set(images) != set(spec.camera_names):
+        raise ProtocolError(f"Expected cameras {sorted(spec.camera_names)}, got {sorted(images)}.")
+    if sum(map(len, images.values())) > MAX_IMAGES_BYTES:
+        sizes = {name: len(image) for name, image in images.items()}
+        raise ProtocolError(f"Expected pictures of at most {MAX_IMAGES_BYTES} bytes together, got {sizes}.")
+    for camera in spec.cameras:
+        try:
+            check_image(images[camera.name], camera.shape)
+        except ProtocolError as exc:
+            raise ProtocolError(f"Camera {camera.name!r}: {exc}") from exc
+    _check_vector(observation.state, spec.state_dim, "state")
+
+
+def _check_vector(encoded: bytes | memoryview, width: int, what: str) -> None:
+    values = decode_vector(encoded, width, what)
+    if not np.isfinite(values).all():
+        raise ProtocolError(f"Expected a finite {what}, got {values.tolist()}.")
+
+
+def _check_finite(value: float, what: str) -> None:
+    if not abs(value) <= _MAX_FLOAT32:  # Not a number is not below anything.
+        raise ProtocolError(f"Expected a finite {what} of at most {_MAX_FLOAT32:.2g}, got {value}.")
+
+
+def _check_int64(value: int, what: str) -> None:
+    if value not in _INT64:
+        raise ProtocolError(f"Expected a {what} of 64 bits, got {value}.")

@@ -16,9 +16,6 @@ import msgspec
 from serl_launcher.events import Event, StepRecorded, decode_event
 from serl_launcher.storage import key_to_number, number_to_key
 
-MAX_KEY_BYTES = 500
-"""Longest actor or episode id, in UTF-8."""
-
 TABLES = ("meta", "cursors", "episodes", "closed", "events", "labels")
 
 Tables = dict[str, lmdb._Database]

@@ -5,8 +5,8 @@ import logging
 import msgspec
 
 from serl_launcher.errors import ProtocolError, SessionFenced, SpecMismatch
-from serl_launcher.events import EpisodeEnded, encode_event
-from serl_launcher.journal_tables import MAX_KEY_BYTES, Cursor, JournalTransaction
+from serl_launcher.events import MAX_ID_BYTES, EpisodeEnded, encode_event
+from serl_launcher.journal_tables import Cursor, JournalTransaction
 from serl_launcher.specs import RobotSpec
 from serl_launcher.transport.messages import Hello
 from serl_launcher.types import Outcome
@@ -16,8 +16,8 @@ logger = logging.getLogger(__name__)
 
 def check_hello(hello: Hello) -> None:
     """Raises ProtocolError where a hello contradicts itself."""
-    if len(hello.actor_id.encode()) > MAX_KEY_BYTES:
-        raise ProtocolError(f"Expected an actor id of at most {MAX_KEY_BYTES} bytes, got {hello.actor_id!r}.")
+    if len(hello.actor_id.encode()) > MAX_ID_BYTES:
+        raise ProtocolError(f"Expected an actor id of at most {MAX_ID_BYTES} bytes, got {hello.actor_id!r}.")
     if hello.spec.digest() != hello.spec_digest:
         raise ProtocolError(f"Actor {hello.actor_id!r} sends a robot that does not have the digest it names.")
 

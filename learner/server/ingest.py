@@ -20,7 +20,7 @@ from serl_launcher.events import (
     view_event,
 )
 from serl_launcher.journal import Journal
-from serl_launcher.journal_tables import MAX_KEY_BYTES, Cursor, EpisodeEntry, JournalTransaction
+from serl_launcher.journal_tables import Cursor, EpisodeEntry, JournalTransaction
 from serl_launcher.specs import RobotSpec
 from serl_launcher.transport.messages import Frame, Hello
 from serl_launcher.types import Outcome
@@ -144,8 +144,6 @@ def _decode_checked(encoded: Frame, spec: RobotSpec | None) -> Event:
         raise ProtocolError("Expected a hello that describes the robot before its events.")
     event = view_event(encoded)
     check_fits(event, spec)
-    if not 0 < len(event.episode_id.encode()) <= MAX_KEY_BYTES:
-        raise ProtocolError(f"Expected an episode id of 1 to {MAX_KEY_BYTES} bytes, got {event.episode_id!r}.")
     return event
 
 

@@ -1,4 +1,5 @@
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from actor.intervention import Decision
 from actor.recorder import Recorder
 from actor.spool import Spool
+from serl_launcher.errors import RecordingError, SafetyError
 from serl_launcher.events import EpisodeEnded, EpisodeLabelled, EpisodeStarted, StepRecorded, check_fits, decode_vector
 from serl_launcher.types import Outcome, Source
 from tests.actor.recording import ended_in, events_in, open_spool, steps_in
@@ -94,13 +96,62 @@ def test_an_action_that_is_not_finite_opens_no_episode(spool: Spool):
     recorder, robot = recorder_on(spool), TinyRobot()
     observation = robot.reset(seed=0)
     recorder.begin(0, seed=0, prompt=observation.prompt)
-    with pytest.raises(ValueError, match="finite"):
+    with pytest.raises(RecordingError, match="finite"):
         recorder.record(
             observation,
             Decision(action=np.zeros(2, np.float32), source=Source.POLICY, policy_version=0),
             robot.step(np.full(2, np.nan, np.float32)),
         )
     assert spool.open_episodes() == []
+
+
+@pytest.mark.parametrize("reward", [float("nan"), float("inf"), 1e300])
+def test_a_reward_that_is_not_finite_stops_the_robot_and_keeps_what_was_recorded(spool: Spool, reward: float):
+    recorder = recorder_on(spool)
+    robot = record_steps(recorder, number=0, num_steps=2)
+    transition = replace(robot.step(np.zeros(2, np.float32)), reward=reward)
+    decision = Decision(action=np.zeros(2, np.float32), source=Source.POLICY, policy_version=0)
+    with pytest.raises(SafetyError, match=r"step 2 of episode.*finite reward"):
+        recorder.record(transition.observation, decision, transition)
+    end(recorder, robot, Outcome.ABORTED)
+    assert [step.step for step in steps_in(spool)] == [0, 1]
+    assert [(ended.num_steps, ended.outcome) for ended in ended_in(spool)] == [(2, Outcome.ABORTED)]
+
+
+def test_a_picture_of_another_size_never_enters_the_spool(spool: Spool):
+    recorder = recorder_on(spool)
+    robot = record_steps(recorder, number=0, num_steps=1)
+    transition = robot.step(np.zeros(2, np.float32))
+    wrong = {name: image[1:] for name, image in transition.observation.images.items()}
+    decision = Decision(action=np.zeros(2, np.float32), source=Source.POLICY, policy_version=0)
+    with pytest.raises(RecordingError, match="must deliver"):
+        recorder.record(replace(transition.observation, images=wrong), decision, transition)
+    assert len(steps_in(spool)) == 1
+
+
+def test_an_episode_whose_final_observation_cannot_be_recorded_is_aborted(spool: Spool):
+    recorder = recorder_on(spool)
+    robot = record_steps(recorder, number=0, num_steps=2)
+    broken = replace(robot.step(np.zeros(2, np.float32)).observation, state=np.full(2, np.nan, np.float32))
+    with pytest.raises(RecordingError, match="final observation"):
+        recorder.end(broken, Outcome.SUCCESS, "human")
+    assert [(ended.num_steps, ended.outcome) for ended in ended_in(spool)] == [(2, Outcome.ABORTED)]
+    for event in events_in(spool):
+        check_fits(event, SPEC)
+
+
+@pytest.mark.parametrize("prompt", ["x" * 4001, "\ud800"])
+def test_a_prompt_that_no_learner_takes_opens_no_episode(spool: Spool, prompt: str):
+    recorder, robot = recorder_on(spool), TinyRobot()
+    observation = replace(robot.reset(seed=0), prompt=prompt)
+    recorder.begin(0, seed=0, prompt=prompt)
+    with pytest.raises(RecordingError):
+        recorder.record(
+            observation,
+            Decision(action=np.zeros(2, np.float32), source=Source.POLICY, policy_version=0),
+            robot.step(np.zeros(2, np.float32)),
+        )
+    assert (events_in(spool), spool.open_episodes()) == ([], [])
 
 
 def test_what_a_killed_predecessor_left_open_is_closed_as_aborted(tmp_path: Path):
