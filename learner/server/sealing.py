@@ -25,7 +25,8 @@ from serl_launcher.specs import RobotSpec
 logger = logging.getLogger(__name__)
 
 RETRY_S = 30.0
-"""Pause before an episode that does not fit the dataset is tried again."""
+"""Pause before an episode that does not fit the dataset is tried again; doubles up to LONGEST_RETRY_S."""
+LONGEST_RETRY_S = 3600.0
 FULL_DISK_RETRY_S = 1.0
 """Pause of all sealing after the disk refused something; doubles up to RETRY_S while it goes on refusing."""
 
@@ -49,6 +50,7 @@ class Sealer:
         self._writer = writer
         self._period_s = period_s
         self._retry_at: dict[str, float] = {}
+        self._pause_s: dict[str, float] = {}
         self._absent: set[str] = set()
         self._unmarked: dict[str, int] = {}
         self._disk_retry_s = 0.0
@@ -99,12 +101,13 @@ class Sealer:
             return False
         try:
             work(episode_id)
-        except (HiorsError, OSError) as exc:
+        except Exception as exc:  # Whatever is wrong with one episode must not end the sealing of all others.
             if _is_of_disk(exc) or _is_of_disk(exc.__cause__):
                 raise _DiskRefused from exc
             self._put_off(episode_id, exc)
             return False
         self._retry_at.pop(episode_id, None)
+        self._pause_s.pop(episode_id, None)
         return True
 
     def _seal(self, episode_id: str) -> None:
@@ -161,13 +164,14 @@ class Sealer:
         return time.monotonic() >= self._retry_at.get(episode_id, 0.0)
 
     def _put_off(self, episode_id: str, reason: Exception) -> None:
-        self._retry_at[episode_id] = time.monotonic() + RETRY_S
+        pause_s = min(LONGEST_RETRY_S, 2 * self._pause_s.get(episode_id, RETRY_S / 2))
+        self._pause_s[episode_id] = pause_s
+        self._retry_at[episode_id] = time.monotonic() + pause_s
         logger.error(
-            "Episode %s cannot be written to the dataset, its steps stay in the journal; next try in %.0f s: %s",
-            episode_id,
-            RETRY_S,
-            reason,
-        )
+            "Episode %s cannot be written to the dataset, its steps stay in the journal; next try in %.0f s: %r",
+            episode_id, pause_s, reason,
+            exc_info=None if isinstance(reason, HiorsError) else reason,
+        )  # fmt: skip
 
 
 def warm_up() -> None:

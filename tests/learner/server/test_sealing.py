@@ -1,8 +1,11 @@
 import contextlib
 import resource
 import threading
+import time
+from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from learner.server import sealing
@@ -137,12 +140,36 @@ def test_a_label_of_a_pruned_episode_is_told_once_and_kept(
     assert journal.pending_labels() == []
 
 
-def test_an_episode_that_cannot_be_written_holds_up_no_other(journal: Journal, root: Path) -> None:
-    actor = Actor(journal)
+def store_unchecked(journal: Journal, record: EpisodeRecord) -> None:
+    """Puts an episode into a journal as one that checked less had let it in."""
+    started = EpisodeStarted(record.episode_id, record.prompt, 0.5, record.seed)
+    ended = EpisodeEnded(
+        record.episode_id, len(record.steps), record.final_observation, record.outcome, "script", 1.0
+    )  # fmt: skip
+    with journal.transaction() as changes:
+        entry = changes.start_episode("a", 1, record.episode_id, encode_event(started))
+        for seq, event in enumerate((*record.steps, ended), 2):
+            changes.put_event(entry, seq, encode_event(event))
+        changes.close_episode(record.episode_id, msgspec.structs.replace(entry, num_steps=len(record.steps)))
+
+
+def without_a_picture(record: EpisodeRecord) -> None:
+    whole = record.steps[0].observation.images["cam_0"]
+    record.steps[0].observation.images["cam_0"] = whole[:-60]
+
+
+def with_a_version_beyond_int64(record: EpisodeRecord) -> None:
+    record.steps[0] = msgspec.structs.replace(record.steps[0], policy_version=2**63)
+
+
+@pytest.mark.parametrize("damage", [without_a_picture, with_a_version_beyond_int64])
+def test_an_episode_that_cannot_be_written_holds_up_no_other(
+    journal: Journal, root: Path, damage: Callable[[EpisodeRecord], None], caplog: pytest.LogCaptureFixture
+) -> None:
     damaged = make_episode(SPEC, 0, 3)
-    damaged.steps[0].observation.images["cam_0"] = b"\xff\xd8 no picture"
-    actor.record(damaged)
-    actor.record(make_episode(SPEC, 1, 3))
+    damage(damaged)
+    store_unchecked(journal, damaged)
+    Actor(journal).record(make_episode(SPEC, 1, 3))
     writer = DatasetWriter(root, SPEC)
     sealer = Sealer(journal, writer)
 
@@ -152,6 +179,22 @@ def test_an_episode_that_cannot_be_written_holds_up_no_other(journal: Journal, r
     assert sealer.num_failing == 1
     assert journal.closed_episodes() == ["a-1-0"]
     assert not DatasetLayout(root).data_file(1).exists()
+    assert "next try in 30 s" in caplog.text
+
+
+def test_an_episode_that_fails_again_is_tried_less_often(
+    journal: Journal, root: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sealing, "RETRY_S", 0.1)
+    damaged = make_episode(SPEC, 0, 3)
+    without_a_picture(damaged)
+    store_unchecked(journal, damaged)
+    sealer = Sealer(journal, DatasetWriter(root, SPEC))
+    deadline_s = time.monotonic() + 1.0
+    while time.monotonic() < deadline_s:
+        sealer.run_once()
+        time.sleep(0.01)
+    assert 2 <= len(caplog.records) <= 4
 
 
 def test_a_full_disk_holds_up_every_episode_so_that_their_order_stays(
