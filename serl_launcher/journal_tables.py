@@ -1,13 +1,15 @@
 """The tables of the journal and one transaction on them: what is stored under which key, and nothing of when.
 
 meta      b"journal_id", b"spec", b"counts"
-cursors   actor id                       -> Cursor
+cursors   actor id                       -> Cursor of the spool that it uses
+spools    hash of (actor id, spool id)   -> Cursor of a spool that it used before
 episodes  episode id                     -> EpisodeEntry
 events    (episode number, sequence)     -> the bytes the actor recorded
 closed    close number                   -> episode id, until it is sealed
 labels    episode id                     -> newest late label, until the dataset has it
 """
 
+import hashlib
 from typing import Literal
 
 import lmdb
@@ -16,7 +18,7 @@ import msgspec
 from serl_launcher.events import Event, StepRecorded, decode_event
 from serl_launcher.storage import key_to_number, number_to_key
 
-TABLES = ("meta", "cursors", "episodes", "closed", "events", "labels")
+TABLES = ("meta", "cursors", "spools", "episodes", "closed", "events", "labels")
 
 Tables = dict[str, lmdb._Database]
 Encoded = bytes | memoryview
@@ -35,7 +37,7 @@ class Cursor(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     num_episodes: int = 0
 
 
-class EpisodeEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class EpisodeEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True, omit_defaults=True):
     """What the journal knows about one episode, for ever."""
 
     number: int
@@ -46,6 +48,8 @@ class EpisodeEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_o
     close_number: int = -1
     episode_index: int = -1
     """Index in the replay dataset once sealed."""
+    is_cut_off: bool = False
+    """Whether it was closed because its actor came with another spool; the rest of it may still lie in the first."""
 
 
 class JournalCounts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -77,6 +81,16 @@ class JournalTransaction:
     def put_cursor(self, actor_id: str, cursor: Cursor) -> None:
         """Replaces the cursor of an actor."""
         self._transaction.put(actor_id.encode(), msgspec.msgpack.encode(cursor), db=self._db["cursors"])
+
+    def former_cursor(self, actor_id: str, spool_id: str) -> Cursor | None:
+        """Returns how far a spool is committed that this actor used before another; None for one never put away."""
+        found = self._transaction.get(_spool_key(actor_id, spool_id), db=self._db["spools"])
+        return None if found is None else msgspec.msgpack.decode(found, type=Cursor)
+
+    def put_away_cursor(self, actor_id: str, cursor: Cursor) -> None:
+        """Keeps the cursor of a spool in whose place the actor uses another, for it may come back."""
+        key = _spool_key(actor_id, cursor.spool_id)
+        self._transaction.put(key, msgspec.msgpack.encode(cursor), db=self._db["spools"])
 
     def episode(self, episode_id: str) -> EpisodeEntry | None:
         """Returns the entry of an episode, None for an unknown one."""
@@ -166,6 +180,11 @@ class JournalTransaction:
         """Writes the totals where they changed; the journal calls it before the commit."""
         if self.counts != self._counts_before:
             self._transaction.put(b"counts", msgspec.msgpack.encode(self.counts), db=self._db["meta"])
+
+
+def _spool_key(actor_id: str, spool_id: str) -> bytes:
+    """Returns a key of fixed length: both ids together may be longer than LMDB allows."""
+    return hashlib.sha256(msgspec.msgpack.encode((actor_id, spool_id))).digest()
 
 
 def counts_in(transaction: lmdb.Transaction, tables: Tables) -> JournalCounts:

@@ -46,8 +46,8 @@ def check_epoch(cursor: Cursor, *, actor_id: str, epoch: int, spool_id: str) -> 
         )
 
 
-def admit_session(changes: JournalTransaction, hello: Hello) -> Cursor:
-    """Returns the cursor from which the session goes on.
+def admit_session(changes: JournalTransaction, hello: Hello) -> tuple[Cursor, bool]:
+    """Returns the cursor from which the session goes on, and whether the journal was changed.
 
     Raises:
         SessionFenced: A newer session of that actor was admitted before.
@@ -57,56 +57,61 @@ def admit_session(changes: JournalTransaction, hello: Hello) -> Cursor:
     if former is not None:
         check_epoch(former, actor_id=hello.actor_id, epoch=hello.epoch, spool_id=hello.spool_id)
     cursor = former
-    if cursor is None or cursor.spool_id != hello.spool_id:
-        cursor = _first_cursor(changes, hello, former)
-    if hello.first_seq > cursor.last_seq:
+    if former is None or former.spool_id != hello.spool_id:
+        cursor = changes.former_cursor(hello.actor_id, hello.spool_id)
+    if cursor is not None and hello.first_seq > cursor.last_seq:
         raise ProtocolError(
             f"Actor {hello.actor_id!r} has deleted its events up to {hello.first_seq}, but this learner has only those "
             f"up to {cursor.last_seq}: its journal was replaced by an older copy. Start the learner with another "
             "unique_identifier."
         )
+    if former is not None and former.spool_id != hello.spool_id:
+        _put_away(changes, hello.actor_id, former)
+    if cursor is None:
+        cursor = _first_cursor(hello)
+    if former is not None:  # The totals are the actor's, not the spool's.
+        cursor = msgspec.structs.replace(cursor, num_steps=former.num_steps, num_episodes=former.num_episodes)
     cursor = msgspec.structs.replace(cursor, epoch=hello.epoch)
     if cursor != former:
         changes.put_cursor(hello.actor_id, cursor)
-    return cursor
+    return cursor, cursor != former
 
 
-def _first_cursor(changes: JournalTransaction, hello: Hello, former: Cursor | None) -> Cursor:
+def _first_cursor(hello: Hello) -> Cursor:
     """Returns the cursor of a spool that this journal meets for the first time."""
-    if former is not None:
-        abandoned = changes.open_episodes(hello.actor_id)
+    if hello.first_seq:
         logger.warning(
-            "Actor %r comes with a new spool. Its %d episodes under way are closed as aborted.",
-            hello.actor_id, len(abandoned),
-        )  # fmt: skip
-        for episode_id in abandoned:
-            _abort(changes, episode_id)
-    elif hello.first_seq:
-        logger.warning(
-            "Actor %r is new to this journal, but delivered %d events elsewhere; what belongs to those is not kept.",
-            hello.actor_id, hello.first_seq,
+            "The spool of actor %r is new to this journal, but delivered %d events elsewhere; what belongs to those is "
+            "not kept.", hello.actor_id, hello.first_seq,
         )  # fmt: skip
     return Cursor(
-        spool_id=hello.spool_id,
-        epoch=hello.epoch,
-        last_seq=hello.first_seq,
-        first_seq=hello.first_seq,
-        num_steps=former.num_steps if former else 0,
-        num_episodes=former.num_episodes if former else 0,
+        spool_id=hello.spool_id, epoch=hello.epoch, last_seq=hello.first_seq, first_seq=hello.first_seq
+    )  # fmt: skip
+
+
+def _put_away(changes: JournalTransaction, actor_id: str, former: Cursor) -> None:
+    """Keeps how far the former spool is committed, and closes the episodes whose end it may never send."""
+    changes.put_away_cursor(actor_id, former)
+    num_closed = sum(_cut_off(changes, episode_id) for episode_id in changes.open_episodes(actor_id))
+    logger.warning(
+        "Actor %r comes with another spool. Its %d episodes under way are closed as aborted.", actor_id, num_closed
     )
 
 
-def _abort(changes: JournalTransaction, episode_id: str) -> None:
-    """Closes an episode whose actor will never send its end: the last observation stands in for the final one."""
+def _cut_off(changes: JournalTransaction, episode_id: str) -> bool:
+    """Closes an episode whose end may never come: the last observation stands in for the final one.
+
+    One without steps stays open, so that nothing of it is missing where its spool comes back.
+    """
     entry = changes.episode(episode_id)
     assert entry is not None, "it is in the list of open ones"
     last = changes.last_step(entry)
     if last is None:
-        changes.drop_episode(episode_id, entry)
-        return
+        return False
     step, seq = last
     ended = EpisodeEnded(
         episode_id, entry.num_steps, step.observation, Outcome.ABORTED, labelled_by="", wall_time_s=step.wall_time_s
     )
     changes.put_event(entry, seq + 1, encode_event(ended))
-    changes.close_episode(episode_id, entry)
+    changes.close_episode(episode_id, msgspec.structs.replace(entry, is_cut_off=True))
+    return True

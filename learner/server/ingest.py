@@ -1,15 +1,15 @@
 """Decides which recorded events enter the journal: each once, in order, from the newest session of its actor."""
 
 import logging
-import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import lmdb
 import msgspec
 
 from learner.server.admission import admit_session, check_epoch, check_hello, check_same_robot
 from serl_launcher import failpoints
-from serl_launcher.errors import HiorsError, ProtocolError, Refused, SessionFenced
+from serl_launcher.errors import HiorsError, ProtocolError, Refused, SessionFenced, SpecMismatch
 from serl_launcher.events import (
     EpisodeEnded,
     EpisodeLabelled,
@@ -45,10 +45,12 @@ class StepBatch:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Committed:
-    """What became of one batch: committed up to `last_seq`, or refused whole with `error`."""
+    """What became of one batch or hello: the spool is committed up to `last_seq`, or it is refused with `error`."""
 
     last_seq: int = 0
     error: HiorsError | None = None
+    has_written: bool = False
+    """Whether it changed the journal: only then does success tell that the disk takes something."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -57,20 +59,20 @@ class _Plan:
 
     episodes: dict[str, EpisodeEntry | None] = field(default_factory=dict)
     writes: list[tuple[int, Event, Frame]] = field(default_factory=list)
-    num_orphans: int = 0
+    orphans: list[str] = field(default_factory=list)
+    """Why events are not kept, one reason each."""
 
 
 class Ingest:
-    """Admits sessions and commits their events. `commit` runs in one thread, `admit` may run in another."""
+    """Admits sessions and commits their events; used by one thread."""
 
     def __init__(self, journal: Journal) -> None:
         self._journal = journal
         self._spec = journal.spec()
-        self._lock = threading.Lock()
 
     @property
     def spec(self) -> RobotSpec | None:
-        """The robot of this run; None before the first actor came."""
+        """The robot of this run; None before the first actor came. May be read from any thread."""
         return self._spec
 
     def require_spec(self, spec: RobotSpec, *, who: str) -> None:
@@ -79,11 +81,10 @@ class Ingest:
         Raises:
             SpecMismatch: The run has another robot; the message names what differs.
         """
-        with self._lock:
-            if self._spec is None:
-                self._journal.put_spec(spec)
-                self._spec = spec
-                logger.info("The robot of this run is %r, as %s describes it.", spec.name, who)
+        if self._spec is None:
+            self._journal.put_spec(spec)
+            self._spec = spec
+            logger.info("The robot of this run is %r, as %s describes it.", spec.name, who)
         check_same_robot(ours=self._spec, theirs=spec, who=who)
 
     def admit(self, hello: Hello) -> int:
@@ -95,12 +96,10 @@ class Ingest:
             ProtocolError: The hello contradicts itself, or what the journal knows.
             lmdb.Error: The disk is full or broken.
         """
-        check_hello(hello)
-        self.require_spec(hello.spec, who=f"actor {hello.actor_id!r}")
-        with self._journal.transaction() as changes:
-            cursor = admit_session(changes, hello)
-        failpoints.reached("admitted")
-        return cursor.last_seq
+        [committed] = self.commit([hello])
+        if committed.error is not None:
+            raise committed.error
+        return committed.last_seq
 
     def cursors(self) -> dict[str, Cursor]:
         """Returns how far each actor ever seen is committed."""
@@ -111,32 +110,42 @@ class Ingest:
         """Whether batches share a transaction; with durability `always` each has its own."""
         return self._journal.durability != "always"
 
-    def commit(self, batches: Sequence[StepBatch]) -> list[Committed]:
-        """Commits the events of all batches in one transaction; returns what became of each, in order.
+    def commit(self, requests: Sequence[StepBatch | Hello]) -> list[Committed]:
+        """Opens sessions and commits batches in one transaction, in order; returns what became of each.
 
-        A batch is taken whole or not at all. Events that are committed already are acknowledged again.
+        A batch is taken whole or not at all. Events that are committed already are acknowledged again. An error of a
+        hello is one of `admit`.
 
         Raises:
             lmdb.Error: Nothing was committed: the disk is full or broken.
         """
-        decoded = [self._decode(batch) for batch in batches]
+        prepared = [self._prepare(request) for request in requests]
+        has_events = any(isinstance(request, StepBatch) for request in requests)
         with self._journal.transaction() as changes:
             results = [
-                Committed(error=events) if isinstance(events, HiorsError) else _apply(changes, batch, events)
-                for batch, events in zip(batches, decoded, strict=True)
+                Committed(error=events) if isinstance(events, HiorsError) else _apply(changes, request, events)
+                for request, events in zip(requests, prepared, strict=True)
             ]
-            failpoints.reached("commit written")
-        failpoints.reached("committed")
+            if has_events:
+                failpoints.reached("commit written")
+        failpoints.reached("committed" if has_events else "admitted")
         return results
 
-    def _decode(self, batch: StepBatch) -> list[Event] | HiorsError:
+    def _prepare(self, request: StepBatch | Hello) -> list[Event] | HiorsError:
+        """Returns the events of a request, or why it is refused; done outside of the transaction."""
         try:
-            return [_decode_checked(encoded, self._spec) for encoded in batch.events]
-        except ProtocolError as exc:
+            if isinstance(request, Hello):
+                check_hello(request)
+                self.require_spec(request.spec, who=f"actor {request.actor_id!r}")
+                return []
+            return [_decode_checked(encoded, self._spec) for encoded in request.events]
+        except (ProtocolError, SpecMismatch) as exc:
             return exc
-        except Exception as exc:  # A mistake of ours in one batch must not end the thread that commits all of them.
-            logger.exception("Events of actor %r could not be checked.", batch.actor_id)
-            return ProtocolError(f"The learner failed on these events: {exc!r}.")
+        except lmdb.Error:
+            raise
+        except Exception as exc:  # A mistake of ours in one request must not end the thread that commits all of them.
+            logger.exception("A request of actor %r could not be checked.", request.actor_id)
+            return ProtocolError(f"The learner failed on this request: {exc!r}.")
 
 
 def _decode_checked(encoded: Frame, spec: RobotSpec | None) -> Event:
@@ -147,19 +156,26 @@ def _decode_checked(encoded: Frame, spec: RobotSpec | None) -> Event:
     return event
 
 
-def _apply(changes: JournalTransaction, batch: StepBatch, events: list[Event]) -> Committed:
+def _apply(changes: JournalTransaction, request: StepBatch | Hello, events: list[Event]) -> Committed:
     try:
-        cursor = _checked_cursor(changes, batch)
-        plan = _planned(changes, batch, events, cursor)
+        if isinstance(request, Hello):
+            cursor, has_written = admit_session(changes, request)
+            return Committed(last_seq=cursor.last_seq, has_written=has_written)
+        return _apply_batch(changes, request, events)
     except (ProtocolError, Refused, SessionFenced) as exc:
         return Committed(error=exc)
+
+
+def _apply_batch(changes: JournalTransaction, batch: StepBatch, events: list[Event]) -> Committed:
+    cursor = _checked_cursor(changes, batch)
+    plan = _planned(changes, batch, events, cursor)
     last_seq = batch.first_seq + len(events) - 1
     if last_seq <= cursor.last_seq:
         return Committed(last_seq=cursor.last_seq)
     _write(changes, batch.actor_id, plan)
     num_steps = sum(isinstance(event, StepRecorded) for _, event, _ in plan.writes)
     num_ended = sum(isinstance(event, EpisodeEnded) for _, event, _ in plan.writes)
-    changes.count(steps=num_steps, orphans=plan.num_orphans)
+    changes.count(steps=num_steps, orphans=len(plan.orphans))
     advanced = msgspec.structs.replace(
         cursor,
         last_seq=last_seq,
@@ -167,7 +183,7 @@ def _apply(changes: JournalTransaction, batch: StepBatch, events: list[Event]) -
         num_episodes=cursor.num_episodes + num_ended,
     )
     changes.put_cursor(batch.actor_id, advanced)
-    return Committed(last_seq=last_seq)
+    return Committed(last_seq=last_seq, has_written=True)
 
 
 def _checked_cursor(changes: JournalTransaction, batch: StepBatch) -> Cursor:
@@ -191,15 +207,32 @@ def _planned(changes: JournalTransaction, batch: StepBatch, events: list[Event],
         if event.episode_id not in plan.episodes:
             plan.episodes[event.episode_id] = changes.episode(event.episode_id)
         entry = plan.episodes[event.episode_id]
-        if entry is None and not isinstance(event, EpisodeStarted):
-            if cursor.first_seq == 0 and not isinstance(event, EpisodeLabelled):
-                raise ProtocolError(f"Event {seq} of actor {batch.actor_id!r}: {_unknown(event)}")
-            plan.num_orphans += 1
-            logger.warning("Not kept, event %d of actor %r: %s", seq, batch.actor_id, _unknown(event))
+        orphaned = _why_orphaned(event, entry, batch.actor_id, cursor)
+        if orphaned:
+            plan.orphans.append(orphaned)
             continue
         plan.episodes[event.episode_id] = _entry_after(event, entry, batch.actor_id)
         plan.writes.append((seq, event, batch.events[seq - batch.first_seq]))
+    if plan.orphans:
+        logger.warning("Not kept, %d events of actor %r: %s", len(plan.orphans), batch.actor_id, plan.orphans[0])
     return plan
+
+
+def _why_orphaned(event: Event, entry: EpisodeEntry | None, actor_id: str, cursor: Cursor) -> str:
+    """Returns why an event is counted and not kept; empty where it is kept, or out of place.
+
+    What is out of place is a mistake that no resending mends. Orphans are nobody's mistake, and must not block a spool.
+    """
+    if entry is None:
+        is_orphan = isinstance(event, EpisodeLabelled) or cursor.first_seq > 0
+        return _unknown(event) if is_orphan and not isinstance(event, EpisodeStarted) else ""
+    what = f"{type(event).__name__} of {event.episode_id!r}"
+    if entry.actor_id != actor_id:
+        return f"{what}, which is an episode of {entry.actor_id!r}."
+    is_late = isinstance(event, StepRecorded | EpisodeEnded) and entry.state != "open"
+    if is_late and (entry.is_cut_off or cursor.first_seq > 0):
+        return f"{what}, which was closed when its actor came with another spool."
+    return ""
 
 
 def _entry_after(event: Event, entry: EpisodeEntry | None, actor_id: str) -> EpisodeEntry:
@@ -212,10 +245,8 @@ def _entry_after(event: Event, entry: EpisodeEntry | None, actor_id: str) -> Epi
         raise ProtocolError(_unknown(event))
     if isinstance(event, EpisodeLabelled):
         return entry
-    if entry.state != "open" or entry.actor_id != actor_id:
-        raise ProtocolError(
-            f"Expected an open episode of {actor_id!r}, got {event.episode_id!r}, {entry.state}, of {entry.actor_id!r}."
-        )
+    if entry.state != "open":
+        raise ProtocolError(f"Expected an open episode, got {event.episode_id!r}, which is {entry.state}.")
     number = event.step if isinstance(event, StepRecorded) else event.num_steps
     if number != entry.num_steps:
         raise ProtocolError(f"Episode {event.episode_id!r} has {entry.num_steps} steps, the next event says {number}.")

@@ -165,3 +165,80 @@ def test_a_label_for_an_unknown_episode_does_not_block_the_stream(ingest, journa
     [result] = ingest.commit([batch(1, [label, *episode("e-0", 1)])])
     assert (result.last_seq, result.error) == (4, None)
     assert journal.counts().num_orphans == 1
+
+
+def test_two_actors_that_take_turns_under_one_id_are_both_delivered(ingest, journal):
+    """The disk of a robot is changed and put back: what lies on either arrives, once."""
+    first, second = episode("a-0", 3), episode("b-0", 2)
+    ingest.admit(hello(epoch=1, spool_id="a"))
+    ingest.commit([batch(1, first[:3], epoch=1, spool_id="a")])
+    assert ingest.admit(hello(epoch=2, spool_id="b")) == 0
+    assert ingest.commit([batch(1, second, epoch=2, spool_id="b")])[0].last_seq == 4
+    assert ingest.admit(hello(epoch=3, spool_id="a", first_seq=2)) == 3
+    rest = [*first[3:], *episode("a-1", 1)]
+    [result] = ingest.commit([batch(4, rest, epoch=3, spool_id="a")])
+    assert (result.last_seq, result.error) == (8, None)
+    assert journal.closed_episodes() == ["a-0", "b-0", "a-1"]
+    assert len(journal.read_episode("a-0").steps) == 2
+    assert journal.counts().num_orphans == 2
+    assert ingest.admit(hello(epoch=4, spool_id="b")) == 4
+    assert journal.cursors()["actor-0"].num_episodes == 2
+
+
+def test_an_episode_without_steps_is_whole_when_its_spool_comes_back(ingest, journal):
+    events = episode("a-0", 2)
+    ingest.admit(hello(epoch=1, spool_id="a"))
+    ingest.commit([batch(1, events[:1], epoch=1, spool_id="a")])
+    ingest.admit(hello(epoch=2, spool_id="b"))
+    assert ingest.admit(hello(epoch=3, spool_id="a")) == 1
+    ingest.commit([batch(2, events[1:], epoch=3, spool_id="a")])
+    assert journal.read_episode("a-0").steps == events[1:-1]
+    assert journal.counts().num_orphans == 0
+
+
+def test_a_spool_that_an_older_journal_forgot_is_delivered_from_where_it_is(tmp_path):
+    """Journals of former versions have one cursor per actor; the one of the spool before is gone."""
+    journal = Journal(tmp_path / "journal")
+    ingest = Ingest(journal)
+    first = episode("a-0", 3)
+    ingest.admit(hello(epoch=1, spool_id="a"))
+    ingest.commit([batch(1, first[:3], epoch=1, spool_id="a")])
+    ingest.admit(hello(epoch=2, spool_id="b"))
+    with journal._store.begin(write=True) as transaction:
+        transaction.drop(journal._db["spools"])
+        entry = msgspec.msgpack.decode(transaction.get(b"a-0", db=journal._db["episodes"]))
+        del entry["is_cut_off"]
+        transaction.put(b"a-0", msgspec.msgpack.encode(entry), db=journal._db["episodes"])
+    journal.close()
+    journal = Journal(tmp_path / "journal")
+    ingest = Ingest(journal)
+    assert ingest.admit(hello(epoch=3, spool_id="a", first_seq=3)) == 3
+    [result] = ingest.commit([batch(4, [*first[3:], *episode("a-1", 1)], epoch=3, spool_id="a")])
+    assert (result.last_seq, result.error) == (8, None)
+    assert journal.closed_episodes() == ["a-0", "a-1"]
+    journal.close()
+
+
+def test_an_actor_cannot_touch_the_episodes_of_another(ingest, journal, caplog):
+    ingest.admit(hello("actor-0"))
+    ingest.admit(hello("actor-1", spool_id="other"))
+    ingest.commit([batch(1, episode("e-0", 2)[:2])])
+    foreign = [
+        EpisodeLabelled("e-0", Outcome.FAILURE, "human", 9.0), step("e-0", 1), episode("e-0", 0)[0],
+        *episode("e-1", 1),
+    ]  # fmt: skip
+    [result] = ingest.commit([batch(1, foreign, actor_id="actor-1", spool_id="other")])
+    assert (result.last_seq, result.error) == (6, None)
+    assert journal.counts().num_orphans == 3
+    assert "an episode of 'actor-0'" in caplog.text
+    ingest.commit([batch(3, episode("e-0", 2)[2:])])
+    assert journal.read_episode("e-0").outcome is Outcome.SUCCESS
+    assert journal.closed_episodes() == ["e-1", "e-0"]
+
+
+def test_a_hello_and_the_batches_before_it_are_committed_in_order(ingest):
+    events = episode("e-0", 2)
+    ingest.admit(hello(epoch=1))
+    results = ingest.commit([batch(1, events[:2]), hello(epoch=2), batch(3, events[2:]), batch(3, events[2:], epoch=2)])
+    assert [result.last_seq for result in results] == [2, 2, 0, 4]
+    assert isinstance(results[2].error, SessionFenced)
