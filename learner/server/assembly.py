@@ -55,6 +55,7 @@ class LearnerServer:
         self._frontends = Frontends(config.server, acting, self._gateway.snapshot)
         self._serving = Worker("gateway", self._gateway.run)
         self._sealing = Worker("sealing", self._seal)
+        self._sealer: Sealer | None = None
         self._status = StatusFile(run.status("server"), self.status)
         self._is_ready = False
         self._started_wall_s = time.time()
@@ -88,6 +89,9 @@ class LearnerServer:
             "num_steps": counts.num_steps,
             "num_episodes": counts.num_episodes,
             "num_sealed_episodes": counts.num_sealed_episodes,
+            "num_failing": 0 if self._sealer is None else self._sealer.num_failing,
+            "num_orphans": counts.num_orphans,
+            **self._gateway.figures(),
             "policy_version": self._inference.policy_version,
             "inference": self._inference.figures(),
             "actors": self._actors(),
@@ -174,7 +178,8 @@ class LearnerServer:
         writer = open_writer(self._directory.replay, self._ingest.spec, stop)
         if writer is not None:
             with contextlib.closing(writer):
-                Sealer(self._journal, writer).run(stop)
+                self._sealer = Sealer(self._journal, writer)
+                self._sealer.run(stop)
 
 
 def policy_loader(config: ServerConfig) -> Callable[[Path], Policy]:

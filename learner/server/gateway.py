@@ -12,31 +12,26 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import lmdb
-import msgspec
-import numpy as np
-
 from learner.server.access import Access
+from learner.server.act_requests import ActRequests
 from learner.server.announcer import Announcer
 from learner.server.backend import InferenceBackend
 from learner.server.committer import Committer
 from learner.server.ingest import Committed, Ingest, StepBatch
 from learner.server.publications import Publications
-from learner.server.refusals import Complaints, reply_of, storage_refused
+from learner.server.refusals import Complaints, reply_of
 from learner.server.sessions import Session, Sessions
 from serl_launcher.config.transport import TransportConfig
-from serl_launcher.errors import HiorsError, PolicyError, ProtocolError, Refused, SessionFenced
+from serl_launcher.errors import HiorsError, ProtocolError, Refused, SessionFenced
+from serl_launcher.events import MAX_EVENT_BYTES
 from serl_launcher.specs import RobotSpec
 from serl_launcher.status import JSON
-from serl_launcher.transport import act_frames, messages
-from serl_launcher.transport.messages import Act, ActReply, ErrorReply, Fetch, Frames, Heartbeat, Hello, Stats, Steps
+from serl_launcher.transport import messages
+from serl_launcher.transport.messages import Act, ErrorReply, Fetch, Frames, Heartbeat, Hello, Stats, Steps
 from serl_launcher.transport.sockets import LearnerSockets
 from serl_launcher.transport.waker import Waker
 
 logger = logging.getLogger(__name__)
-
-MAX_ACT_REQUESTS = 64
-"""Unanswered action requests per actor."""
 
 _MESSAGES_AT_ONCE = 256
 _POLL_S = 0.1
@@ -73,6 +68,7 @@ class Gateway:
         self._inference = inference
         self._publications = Publications(publications)
         self._sessions = Sessions(config)
+        self._act_requests = ActRequests(inference, post=self._post, send=self._send)
         self._committer = Committer(ingest, is_grouped=ingest.is_grouped)
         self._announcer = Announcer(
             self._publications,
@@ -90,10 +86,9 @@ class Gateway:
         """Ports of requests and broadcasts, once bound."""
         return self._bound.ports
 
-    @property
-    def num_malformed(self) -> int:
-        """Messages that were refused because they cannot be understood."""
-        return self._complaints.num_malformed
+    def figures(self) -> dict[str, JSON]:
+        """Returns what was refused, and why the journal cannot be written (empty while it can). From any thread."""
+        return {"num_malformed": self._complaints.num_malformed, "storage_error": self._committer.storage_error}
 
     def bind(self) -> None:
         """Opens the ports; `run` serves them.
@@ -201,8 +196,6 @@ class Gateway:
             if isinstance(exc, ProtocolError):
                 self._complaints.note(exc)
             self._refuse(connection, exc, request_id=request_id)
-        except lmdb.Error as exc:
-            self._refuse(connection, storage_refused(exc))
         except Exception as exc:  # A mistake of ours in one message must not take all robots down.
             logger.exception("A message could not be handled.")
             self._refuse(connection, Refused(f"The learner failed on this message: {exc!r}."), request_id=request_id)
@@ -218,9 +211,19 @@ class Gateway:
         return session
 
     def _admit(self, connection: bytes, hello: Hello) -> None:
-        self._sessions.check_free(hello)
-        last_seq = self._ingest.admit(hello)
+        """Asks the journal; what the actor sent before is committed by the time it answers."""
+        if self._sessions.begin(connection, hello):
+            self._committer.submit(
+                hello, lambda committed: self._post(partial(self._welcome, connection, hello, committed))
+            )
+
+    def _welcome(self, connection: bytes, hello: Hello, committed: Committed) -> None:
+        self._sessions.end(connection)
+        if committed.error is not None:
+            self._refuse(connection, committed.error)
+            return
         former = self._sessions.open(connection, hello)
+        last_seq = committed.last_seq
         if former is None or former.epoch != hello.epoch:
             logger.info("Actor %r is connected (session %d, event %d).", hello.actor_id, hello.epoch, last_seq)
         if former is not None and former.epoch != hello.epoch:
@@ -233,7 +236,8 @@ class Gateway:
         if isinstance(request, Steps):
             self._take_steps(session, request, frames)
         elif isinstance(request, Act):
-            self._ask_policy(session, request, frames)
+            assert self._ingest.spec is not None, "the session has told its robot"
+            self._act_requests.ask(session, request, frames, action_dim=self._ingest.spec.action_dim)
         elif isinstance(request, Stats):
             session.stats = request.values
         elif isinstance(request, Fetch):
@@ -248,9 +252,13 @@ class Gateway:
     def _take_steps(self, session: Session, request: Steps, frames: Frames) -> None:
         if request.count != len(frames):
             raise ProtocolError(f"Expected {request.count} frames, one per event, got {len(frames)}.")
-        if session.num_steps_requests >= self._config.credits:
+        num_bytes = sum(map(len, frames))
+        if num_bytes > MAX_EVENT_BYTES:
+            raise ProtocolError(f"Expected events of at most {MAX_EVENT_BYTES} bytes in a request, got {num_bytes}.")
+        load = session.load
+        if load.num_steps_requests >= self._config.credits:
             raise Refused(f"Expected at most {self._config.credits} unanswered steps requests, got one more.")
-        session.num_steps_requests += 1
+        load.num_steps_requests += 1
         batch = StepBatch(
             actor_id=session.actor_id, epoch=session.epoch, spool_id=session.spool_id,
             first_seq=request.first_seq, events=frames,
@@ -258,7 +266,7 @@ class Gateway:
         self._committer.submit(batch, lambda committed: self._post(partial(self._acknowledge, session, committed)))
 
     def _acknowledge(self, session: Session, committed: Committed) -> None:
-        session.num_steps_requests -= 1
+        session.load.num_steps_requests -= 1
         if committed.error is None:
             self._send(session.connection, messages.Ack(committed.last_seq))
             return
@@ -267,28 +275,6 @@ class Gateway:
         elif isinstance(committed.error, ProtocolError):
             self._complaints.note(committed.error)
         self._refuse(session.connection, committed.error)
-
-    def _ask_policy(self, session: Session, request: Act, frames: Frames) -> None:
-        if session.num_act_requests >= MAX_ACT_REQUESTS:
-            raise PolicyError(f"Expected at most {MAX_ACT_REQUESTS} unanswered action requests, got one more.")
-        assert self._ingest.spec is not None, "the session has told its robot"
-        observations, unfinished = act_frames.decode_act(request, frames, self._ingest.spec.action_dim)
-        session.num_act_requests += 1
-        self._inference.submit(
-            (session.actor_id, request.request_id),
-            observations,
-            time.monotonic() + 1e-3 * request.deadline_ms,
-            lambda reply, actions: self._post(partial(self._give_actions, session, request, reply, actions)),
-            unfinished,
-        )
-
-    def _give_actions(
-        self, session: Session, request: Act, reply: ActReply | ErrorReply, actions: np.ndarray | None
-    ) -> None:
-        session.num_act_requests -= 1
-        answer = msgspec.structs.replace(reply, request_id=request.request_id)
-        frames = [] if actions is None else [np.ascontiguousarray(actions, "<f4").tobytes()]
-        self._send(session.connection, answer, *frames)
 
     def _refuse(self, connection: bytes, error: HiorsError, *, request_id: int | None = None) -> None:
         self._send(connection, reply_of(error, request_id=request_id))

@@ -11,6 +11,16 @@ from serl_launcher.transport.messages import Hello
 
 
 @dataclass(kw_only=True, slots=True)
+class Load:
+    """Requests of one actor that are not answered yet. Another hello does not empty it: they are still in memory."""
+
+    num_steps_requests: int = 0
+    num_act_requests: int = 0
+    num_act_bytes: int = 0
+    """Of the observations in its act requests."""
+
+
+@dataclass(kw_only=True, slots=True)
 class Session:
     """One connection that said hello."""
 
@@ -20,10 +30,7 @@ class Session:
     spool_id: str
     seen_s: float
     """Monotonic time of its last message."""
-    num_steps_requests: int = 0
-    """Steps requests that are not answered yet."""
-    num_act_requests: int = 0
-    """Act requests that are not answered yet."""
+    load: Load = field(default_factory=Load)
     stats: Mapping[str, float | int | str] = field(default_factory=dict)
     """Newest figures that the actor sent."""
 
@@ -35,6 +42,7 @@ class Sessions:
         self._dead_after_s = config.dead_after_s
         self._by_connection: dict[bytes, Session] = {}
         self._by_actor: dict[str, Session] = {}
+        self._admitting: dict[bytes, Hello] = {}
         self._lock = threading.Lock()
 
     def find(self, connection: bytes) -> Session | None:
@@ -44,15 +52,29 @@ class Sessions:
             session.seen_s = time.monotonic()
         return session
 
-    def check_free(self, hello: Hello) -> None:
-        """Raises IdInUse where another robot lives under that id."""
+    def begin(self, connection: bytes, hello: Hello) -> bool:
+        """Notes that an actor is being admitted; returns False where that connection waits for an answer already.
+
+        Raises:
+            IdInUse: Another robot lives under that id, or is being admitted.
+        """
+        if connection in self._admitting:
+            return False
         holder = self._by_actor.get(hello.actor_id)
-        if holder is None or holder.spool_id == hello.spool_id or not self.is_alive(holder):
-            return
-        raise IdInUse(
-            f"Another actor with the id {hello.actor_id!r} is connected. Give each robot its own actor.id; "
-            f"after {self._dead_after_s:g} s without a sign of life the id is free."
-        )
+        spools = {each.spool_id for each in self._admitting.values() if each.actor_id == hello.actor_id}
+        if holder is not None and self.is_alive(holder):
+            spools.add(holder.spool_id)
+        if spools - {hello.spool_id}:
+            raise IdInUse(
+                f"Another actor with the id {hello.actor_id!r} is connected. Give each robot its own actor.id; "
+                f"after {self._dead_after_s:g} s without a sign of life the id is free."
+            )
+        self._admitting[connection] = hello
+        return True
+
+    def end(self, connection: bytes) -> None:
+        """Notes that the journal has answered a hello."""
+        self._admitting.pop(connection, None)
 
     def open(self, connection: bytes, hello: Hello) -> Session | None:
         """Makes the session of an admitted actor; returns the one that it replaces on another connection."""
@@ -67,9 +89,10 @@ class Sessions:
             former = self._by_actor.get(hello.actor_id)
             if former is not None:
                 self._by_connection.pop(former.connection, None)
-                session.stats = former.stats
+                session.stats, session.load = former.stats, former.load
             stale = self._by_connection.pop(connection, None)  # The connection spoke for another id before.
             if stale is not None:
+                session.load = stale.load
                 self._by_actor.pop(stale.actor_id, None)
             self._by_connection[connection] = session
             self._by_actor[hello.actor_id] = session

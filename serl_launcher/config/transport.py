@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from serl_launcher.errors import ConfigError
+from serl_launcher.events import MAX_EVENT_BYTES
 
 DURABILITIES = ("always", "group", "os")
 
@@ -27,8 +28,8 @@ class TransportConfig:
     """Silence after which the other side counts as gone."""
     request_timeout_s: float = 5.0
     """Deadline of one request."""
-    max_message_bytes: int = 256 * 1024 * 1024
-    """Larger messages are refused by ZeroMQ before they are read."""
+    max_message_bytes: int = MAX_EVENT_BYTES + 1024 * 1024
+    """Larger frames are refused by ZeroMQ before they are read; the largest event fits into one, encrypted."""
     max_batch_events: int = 256
     """Events in one `steps` request."""
     max_batch_bytes: int = 8 * 1024 * 1024
@@ -50,5 +51,14 @@ class TransportConfig:
             raise ConfigError(f"transport.durability must be one of {DURABILITIES}, got {self.durability!r}.")
         if self.spool_when_full not in ("pause", "refuse"):
             raise ConfigError(f"transport.spool_when_full must be 'pause' or 'refuse', got {self.spool_when_full!r}.")
+        if self.max_message_bytes <= MAX_EVENT_BYTES:
+            raise ConfigError(
+                f"transport.max_message_bytes must exceed the {MAX_EVENT_BYTES} bytes that one event may have, got "
+                f"{self.max_message_bytes}."
+            )
+        if not 0 < self.max_batch_bytes <= MAX_EVENT_BYTES:
+            raise ConfigError(
+                f"transport.max_batch_bytes must lie in [1, {MAX_EVENT_BYTES}], got {self.max_batch_bytes}."
+            )
         if self.request_port == self.broadcast_port != 0:
             raise ConfigError(f"transport.request_port and broadcast_port must differ, both are {self.request_port}.")

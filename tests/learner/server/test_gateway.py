@@ -6,11 +6,24 @@ import time
 import pytest
 import zmq
 
+from learner.server.act_requests import MAX_ACT_REQUESTS
 from serl_launcher.errors import ConfigError, PolicyError, SessionFenced, SpecMismatch, TransportError
+from serl_launcher.events import MAX_EVENT_BYTES
 from serl_launcher.publication import Publisher
-from serl_launcher.transport import messages
+from serl_launcher.transport import act_frames, messages
 from serl_launcher.transport.messages import Act, Announcement, ErrorReply, Heartbeat, Hello, Steps, Welcome
-from tests.transport_rig import OTHER_SPEC, QUICK, SPEC, client, episode, learner, observation, spool, wait_until
+from tests.transport_rig import (
+    OTHER_SPEC,
+    QUICK,
+    SPEC,
+    client,
+    encoded,
+    episode,
+    learner,
+    observation,
+    spool,
+    wait_until,
+)
 
 
 @pytest.fixture(name="raw")
@@ -177,7 +190,7 @@ def test_malformed_messages_do_not_disturb_a_good_actor(tmp_path, raw):
         assert actor.flush(20)
         [chunk] = actor.act([observation(3)], timeout_s=5)
         assert chunk.actions[0, 0] == 3
-        assert server.gateway.num_malformed > 100
+        assert server.gateway.figures()["num_malformed"] > 100
 
 
 def test_a_wrong_number_of_frames_is_refused(tmp_path, raw):
@@ -187,6 +200,51 @@ def test_a_wrong_number_of_frames_is_refused(tmp_path, raw):
         assert "one per event" in ask(stranger, Steps(1, 2), b"x").message
         reply = ask(stranger, Act(9, 100.0, 1))
         assert (reply.kind, reply.request_id) == ("ProtocolError", 9)
+
+
+def test_a_steps_request_beyond_the_limit_is_refused_by_its_class(tmp_path, raw):
+    with learner(tmp_path, dataclasses.replace(QUICK, dead_after_s=30.0)) as server:
+        stranger = raw(server.config.request_port)
+        stranger.setsockopt(zmq.RCVTIMEO, 30_000)
+        assert isinstance(ask(stranger, hello()), Welcome)
+        reply = ask(stranger, Steps(1, 3), *[bytes(MAX_EVENT_BYTES // 2)] * 3)
+        assert (reply.kind, "at most" in reply.message) == ("ProtocolError", True)
+
+
+def test_another_hello_does_not_bring_new_credits(tmp_path, raw):
+    with learner(tmp_path) as server:
+        server.inference.is_silent = True
+        stranger = raw(server.config.request_port)
+        observed = act_frames.encode_observation_frames(encoded())
+        for number in range(MAX_ACT_REQUESTS):
+            if number % 16 == 0:
+                assert isinstance(ask(stranger, hello(epoch=1 + number)), Welcome)
+            stranger.send_multipart([messages.encode(Act(number, 60_000.0, 1)), *observed])
+        assert isinstance(ask(stranger, hello(epoch=100)), Welcome)
+        assert "at most 64" in ask(stranger, Act(99, 60_000.0, 1), *observed).message
+
+
+def test_actions_do_not_wait_for_the_disk_that_admits_another_actor(tmp_path, raw):
+    with learner(tmp_path) as server, spool(tmp_path) as source, client(server.config, source) as actor:
+        assert wait_until(lambda: actor.is_connected)
+        other = raw(server.config.request_port)
+        with server.journal._store.begin(write=True):  # As while a commit waits for a slow disk.
+            other.send_multipart([messages.encode(hello())])
+            time.sleep(0.2)
+            [chunk] = actor.act([observation(3)], timeout_s=2)
+            assert chunk.actions[0, 0] == 3
+            assert not other.poll(0)
+        assert isinstance(messages.decode_reply(other.recv_multipart()[0]), Welcome)
+
+
+def test_two_that_come_at_once_under_one_id_are_not_both_admitted(tmp_path, raw):
+    with learner(tmp_path) as server:
+        one, two = raw(server.config.request_port), raw(server.config.request_port)
+        with server.journal._store.begin(write=True):
+            one.send_multipart([messages.encode(hello(spool_id="one"))])
+            time.sleep(0.2)
+            assert ask(two, hello(epoch=2, spool_id="two")).kind == messages.ID_IN_USE
+        assert isinstance(messages.decode_reply(one.recv_multipart()[0]), Welcome)
 
 
 def test_a_late_joiner_has_the_announcement_within_a_second(tmp_path):
