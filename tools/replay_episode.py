@@ -36,7 +36,9 @@ def replay(env: RobotEnv, actions: np.ndarray, states: np.ndarray, *, seed: int)
     here = safety.standing_still(env.spec, observation.state)
     gate.begin(here)
     if here is not None:
-        for command in safety.reset_trajectory(here, states[0], gate.limits):
+        begin = safety.standing_still(env.spec, states[0])
+        assert begin is not None, "Positions are found in any state of this robot."
+        for command in safety.reset_trajectory(here, begin, gate.limits):
             observation = env.step(gate.admit(command)).observation
     differences, success = [float(np.abs(observation.state - states[0]).max())], False
     for step, action in enumerate(actions):

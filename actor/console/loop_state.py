@@ -12,6 +12,7 @@ from actor.recovery import Recovery
 from actor.reporting import Connection
 from actor.rollout import Rollout
 from actor.spool import Spool
+from robot_infra import safety
 from robot_infra.clock import TickClock
 from robot_infra.interfaces import keeps_time
 from serl_launcher.types import Source
@@ -50,9 +51,8 @@ class LoopState:
         rollout, progress, now = self.rollout, self.rollout.progress, time.monotonic()
         fault = self.recovery.reason or (rollout.gate.fault.message if rollout.gate.fault is not None else "")
         newest = self.env.newest
-        spec = self.env.spec
         still_s, picture_age_s = now - self.env.looped_s, now - self.env.seen_s
-        shows_state = newest is not None and spec.state_names == spec.action_names
+        positions = None if newest is None else safety.standing_still(self.env.spec, newest.state)
         return State(
             mode=self.desk.mode, holder=self.desk.holder, has_seat=self.desk.seat == viewer, num_viewers=num_viewers,
             is_resetting=self.env.is_resetting, waits_for=rollout.waits_for,
@@ -68,7 +68,7 @@ class LoopState:
             unsent_bytes=self.spool.pending_bytes, num_episodes=progress.num_finished,
             success_rate_20=round(progress.success_rate(), 3),
             intervention_rate_20=round(progress.intervention_rate(), 3),
-            state=tuple(round(float(value), 4) for value in newest.state) if shows_state and newest is not None else (),
+            state=() if positions is None else tuple(round(float(value), 4) for value in positions),
         )  # fmt: skip
 
     def _num_missed(self) -> int:

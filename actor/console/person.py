@@ -60,7 +60,7 @@ def jogging(desk: Desk, spec: RobotSpec, *, jog_speed: float) -> Mover:
     """
     low, high = spec.action_bounds()
     speeds = jog_speed * (high - low)
-    if spec.state_names == spec.action_names and spec.max_speed:
+    if safety.acts_by_position(spec) and spec.max_speed:
         speeds = np.minimum(speeds, np.broadcast_to(np.asarray(spec.max_speed), speeds.shape))
     return Mover(
         desk, spec, {name: [axis_of(name), float(speed)] for name, speed in zip(spec.action_names, speeds, strict=True)}

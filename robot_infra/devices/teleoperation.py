@@ -76,7 +76,7 @@ class Mover:
             ConfigError: An action, an axis or a scale makes no sense.
         """
         self._device, self._spec = device, spec
-        self._is_position = spec.state_names == spec.action_names
+        self._is_position = safety.acts_by_position(spec)
         self._scales = dict(_axis(name, entry, spec) for name, entry in axes.items())
         self._target: np.ndarray | None = None
 

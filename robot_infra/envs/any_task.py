@@ -39,7 +39,7 @@ class TaskOptions(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     state_names: list[str] = []
     """One name per state dimension; empty: `s0`, `s1`, ..."""
     action_names: list[str] = []
-    """One name per action; empty: `a0`, `a1`, ... Equal to `state_names` where actions are positions of the state."""
+    """One name per action; empty: `a0`, `a1`, ... Those of states where actions are positions that the state holds."""
     action_low: list[float] = []
     action_high: list[float] = []
     """Narrower bounds of the actions; empty: the task's own. Where both are equal the action is no choice of the

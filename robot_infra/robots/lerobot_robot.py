@@ -153,8 +153,9 @@ class LeRobotRobot:
         except Exception as exc:  # Every driver and camera has its own errors.
             self._fail(FaultKind.ROBOT, f"the robot gave no observation: {exc}", exc)
         state = np.array([float(seen[name]) for name in self._spec.state_names], np.float32)
-        if self._spec.state_names == self._spec.action_names:
-            self.gate.check_tracking(state)
+        here = safety.standing_still(self._spec, state)
+        if here is not None:
+            self.gate.check_tracking(here)
         if self.gate.fault is not None:
             raise SafetyError(f"The robot holds: {self.gate.fault.message}")
         images = {name: self._picture(seen[name]) for name in self._spec.camera_names}

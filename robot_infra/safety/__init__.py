@@ -5,6 +5,7 @@ from robot_infra.safety.gate import Gate
 from robot_infra.safety.limits import (
     WATCHDOG_S,
     SafetyLimits,
+    acts_by_position,
     admit,
     limits_of,
     require_continuous,
@@ -27,6 +28,7 @@ __all__ = [
     "Motion",
     "SafetyLimits",
     "Workspace",
+    "acts_by_position",
     "admit",
     "braking_motion",
     "is_silent",

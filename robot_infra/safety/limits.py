@@ -90,9 +90,16 @@ def _per_action(spec: RobotSpec, what: str, values: Sequence[float]) -> np.ndarr
     return np.broadcast_to(numbers, (spec.action_dim,)).copy()
 
 
+def acts_by_position(spec: RobotSpec) -> bool:
+    """Whether its actions are positions that it measures too: the state has a dimension of each action's name."""
+    return set(spec.action_names) <= set(spec.state_names)
+
+
 def standing_still(spec: RobotSpec, state: np.ndarray) -> np.ndarray | None:
-    """Returns the command that moves nothing: the measured state [A], where actions are its own positions."""
-    return state.astype(np.float32) if spec.state_names == spec.action_names else None
+    """Returns the command that moves nothing: the measured positions [A]; None where actions are something else."""
+    if not acts_by_position(spec):
+        return None
+    return state[[spec.state_names.index(name) for name in spec.action_names]].astype(np.float32)
 
 
 def require_finite(action: np.ndarray) -> np.ndarray:

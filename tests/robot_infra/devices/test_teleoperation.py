@@ -1,5 +1,6 @@
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -78,6 +79,13 @@ def test_knobs_move_on_from_where_the_robot_stands():
     np.testing.assert_allclose(person.command(seen(0.2, 1.0), None), [0.25, 1.0], atol=1e-6)
     stick.grip = 0.0
     np.testing.assert_allclose(person.command(seen(0.2, 1.0), None), [0.30, 0.0], atol=1e-6)
+
+
+def test_knobs_move_on_from_where_the_robot_stands_also_where_the_state_holds_more():
+    remembering = msgspec.structs.replace(SPEC, state_names=("j0_1_ago", "gripper_1_ago", "j0", "gripper"))
+    hand = Mover(Stick({"x": 0.5}), remembering, {"j0": ["x", 1.0]})
+    person = Teleoperator(hand, remembering, always_drive=True)
+    np.testing.assert_allclose(person.command(seen(0.9, 0.9, 0.2, 1.0), None), [0.25, 1.0], atol=1e-6)
 
 
 def test_where_actions_are_no_positions_the_deflection_is_the_action():

@@ -1,3 +1,4 @@
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -79,6 +80,13 @@ def test_the_given_action_is_not_written_to():
 
 def test_standing_still_is_the_measured_state_where_actions_are_positions():
     np.testing.assert_array_equal(safety.standing_still(SPEC, command(0.3, 0.4)), command(0.3, 0.4))
+
+
+def test_standing_still_finds_the_positions_by_name_where_the_state_holds_more():
+    wider = msgspec.structs.replace(SPEC, state_names=("j0_1_ago", "j1_1_ago", "speed", "j1", "j0"))
+    np.testing.assert_array_equal(safety.standing_still(wider, command(7, 8, 9, 0.4, 0.3)), command(0.3, 0.4))
+    assert safety.acts_by_position(wider)
+    assert not safety.acts_by_position(msgspec.structs.replace(SPEC, state_names=("j0", "j1_1_ago")))
 
 
 def test_standing_still_is_unknown_where_actions_are_something_else():
