@@ -147,6 +147,9 @@ class Desk:
         """Viewer that has the seat."""
         return self._seat
 
+    def begin(self, *, is_open: bool) -> None:
+        """The person takes over; there is no gripper button here that could have been pressed before."""
+
     def read(self) -> Axes:
         """Returns the deflections of a person who drives; none otherwise."""
         with self._lock:

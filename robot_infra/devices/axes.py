@@ -15,10 +15,12 @@ class Axes:
     """
 
     values: dict[str, float] = field(default_factory=dict)
-    grip: float = 1.0
-    """Wanted opening of the gripper: 0 closed, 1 open."""
+    grip: float | None = None
+    """Wanted opening of the gripper: 0 closed, 1 open; None where nobody has said it since the takeover."""
     buttons: frozenset[int] = frozenset()
     """Numbers of the buttons that are pressed."""
+    is_lost: bool = False
+    """Whether the device is gone: unplugged, or its terminal was closed."""
 
     @property
     def is_active(self) -> bool:

@@ -46,7 +46,9 @@ class Keyboard:
         tty.setcbreak(self._descriptor, termios.TCSANOW)
         self._listeners: list[Callable[[str], None]] = []
         self._pressed: dict[str, float] = {}
-        self._grip = 1.0
+        self._grip: float | None = None
+        self._was_open = True
+        self._is_lost = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="keyboard", daemon=True)
         self._thread.start()
@@ -54,6 +56,10 @@ class Keyboard:
     def listen(self, listener: Callable[[str], None]) -> None:
         """Calls the listener with every key from now on, in the keyboard's thread."""
         self._listeners.append(listener)
+
+    def begin(self, *, is_open: bool) -> None:
+        """The person takes over; `g` opens or closes the gripper from how it stands."""
+        self._grip, self._was_open = None, is_open
 
     def read(self) -> Axes:
         """Returns the axes of the keys that are held now."""
@@ -63,7 +69,7 @@ class Keyboard:
             if key in AXIS_KEYS and now - pressed_s < HELD_S:
                 axis, value = AXIS_KEYS[key]
                 values[axis] = values.get(axis, 0.0) + value
-        return Axes(values=values, grip=self._grip)
+        return Axes(values=values, grip=self._grip, is_lost=self._is_lost)
 
     def close(self) -> None:
         """Gives the terminal back as it was."""
@@ -80,14 +86,16 @@ class Keyboard:
             ready, _, _ = select.select([self._descriptor], [], [], 0.1)
             if not ready:
                 continue
-            try:
-                keys = os.read(self._descriptor, 64).decode(errors="ignore")
-            except OSError as exc:
-                logger.warning("The terminal %s is gone (%s): no keys any more.", self.path, exc.strerror)
+            received = b""
+            with contextlib.suppress(OSError):
+                received = os.read(self._descriptor, 64)
+            if not received:
+                self._is_lost = True
+                logger.warning("The terminal %s is gone: no keys any more.", self.path)
                 return
-            for key in keys:
+            for key in received.decode(errors="ignore"):
                 self._pressed[key] = time.monotonic()
                 if key == "g":
-                    self._grip = 1.0 - self._grip
+                    self._grip = 1.0 - (float(self._was_open) if self._grip is None else self._grip)
                 for listener in self._listeners:
                     listener(key)

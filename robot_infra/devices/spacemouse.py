@@ -22,12 +22,17 @@ class SpaceMouse:
         """Opens it; raises RobotError where there is none."""
         self._values: dict[str, float] = {}
         self._buttons: frozenset[int] = frozenset()
-        self._grip = 1.0
+        self._grip: float | None = None
+        self._is_lost = False
         self._file = EventFile(path, what="SpaceMouse", handle=self._take, lost=self._forget)
+
+    def begin(self, *, is_open: bool) -> None:
+        """The person takes over: what the gripper was told before counts no more."""
+        self._grip = None
 
     def read(self) -> Axes:
         """Returns how the cap is held."""
-        return Axes(values=dict(self._values), grip=self._grip, buttons=self._buttons)
+        return Axes(values=dict(self._values), grip=self._grip, buttons=self._buttons, is_lost=self._is_lost)
 
     def close(self) -> None:
         """Lets go of it."""
@@ -62,4 +67,4 @@ class SpaceMouse:
         self._buttons = pressed
 
     def _forget(self) -> None:
-        self._values, self._buttons = {}, frozenset()
+        self._values, self._buttons, self._is_lost = {}, frozenset(), True

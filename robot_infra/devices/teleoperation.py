@@ -4,8 +4,11 @@
 
 The first command after a takeover is where the robot stands, so nothing jumps: a leader arm that is held elsewhere is
 followed from there, and the difference fades; knobs and keys move on from there. The gate limits the rest.
+
+A device that is gone while its person drives holds the robot: until it is back, or the person hands back by key.
 """
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
@@ -14,10 +17,12 @@ import numpy as np
 
 from robot_infra import safety
 from robot_infra.devices.axes import Axes
-from robot_infra.interfaces import Transition
-from serl_launcher.errors import ConfigError
+from robot_infra.interfaces import HOLD, Hold, Transition
+from serl_launcher.errors import ConfigError, RobotError
 from serl_launcher.specs import RobotSpec
 from serl_launcher.types import Observation
+
+logger = logging.getLogger(__name__)
 
 TAKEOVER_KEY = "t"
 OFFSET_FADES_S = 0.5
@@ -37,6 +42,10 @@ class Positions(Protocol):
 class AxesDevice(Protocol):
     """A device that says where the robot is to go: gamepad, SpaceMouse, keyboard."""
 
+    def begin(self, *, is_open: bool) -> None:
+        """The person takes over: what the gripper was told before counts no more; `is_open` is how it stands."""
+        ...
+
     def read(self) -> Axes:
         """Returns how it is held."""
         ...
@@ -55,7 +64,7 @@ class Follower:
         self._offset = None
 
     def action(self, here: np.ndarray) -> np.ndarray:
-        """Returns the action, float32 [A]; `here` is where the robot stands."""
+        """Returns the action, float32 [A]; `here` is where the robot stands. Raises RobotError where it is silent."""
         wanted = self._leader.positions()
         self._offset = here - wanted if self._offset is None else self._keep * self._offset
         return (wanted + self._offset).astype(np.float32)
@@ -78,6 +87,7 @@ class Mover:
         self._device, self._spec = device, spec
         self._is_position = safety.acts_by_position(spec)
         self._scales = dict(_axis(name, entry, spec) for name, entry in axes.items())
+        self._grippers = [index for index, (axis, _) in self._scales.items() if axis == "grip"]
         self._target: np.ndarray | None = None
 
     def begin(self) -> None:
@@ -85,22 +95,36 @@ class Mover:
         self._target = None
 
     def action(self, here: np.ndarray) -> np.ndarray:
-        """Returns the action, float32 [A]; `here` is where the robot stands."""
+        """Returns the action, float32 [A]; `here` is where the robot stands. Raises RobotError where it is unplugged."""
+        if self._target is None:
+            self._target = here.astype(np.float32)
+            self._device.begin(is_open=self._is_open(here))
         axes = self._device.read()
-        low, high = self._spec.action_bounds()
-        if not self._is_position:
-            action = np.zeros(self._spec.action_dim, np.float32)
-            for index, (axis, scale) in self._scales.items():
-                action[index] = scale * (2 * axes.grip - 1 if axis == "grip" else axes.values.get(axis, 0.0))
-            return np.clip(action, low, high)
-        target = here.astype(np.float32) if self._target is None else self._target
-        for index, (axis, scale) in self._scales.items():
-            if axis == "grip":
-                target[index] = axes.grip if self._target is not None else target[index]
-            else:
-                target[index] += scale / self._spec.control_hz * axes.values.get(axis, 0.0)
-        self._target = np.clip(target, low, high)
+        if axes.is_lost:
+            raise RobotError("The device in the hand is gone: plug it in and start the actor again.")
+        self._target = np.clip(self._moved(self._target, axes), *self._spec.action_bounds())
         return self._target.copy()
+
+    def _moved(self, target: np.ndarray, axes: Axes) -> np.ndarray:
+        """Returns where the target goes in a tick; where actions are no positions, the deflection itself."""
+        moved = target.copy() if self._is_position else np.zeros_like(target)
+        low, high = self._spec.action_bounds()
+        for index, (axis, scale) in self._scales.items():
+            if axis != "grip":
+                rate = scale / self._spec.control_hz if self._is_position else scale
+                moved[index] += rate * axes.values.get(axis, 0.0)
+            elif axes.grip is not None:
+                span = high[index] - low[index]
+                moved[index] = low[index] + axes.grip * span if self._is_position else scale * (2 * axes.grip - 1)
+        return moved
+
+    def _is_open(self, here: np.ndarray) -> bool:
+        """Whether the gripper stands open; where nothing measures it, it is taken for open."""
+        if not self._is_position or not self._grippers:
+            return True
+        low, high = self._spec.action_bounds()
+        gripper = self._grippers[0]
+        return bool(here[gripper] > (low[gripper] + high[gripper]) / 2)
 
     @property
     def is_active(self) -> bool:
@@ -143,28 +167,40 @@ class Teleoperator:
         self._always_drive, self._by_touch = always_drive, takes_over_by_touch
         self._has_key_control = False
         self._touched_s = -np.inf
-        self._is_driving = False
+        self._is_driving = self._is_lost = False
 
     def on_key(self, key: str) -> None:
         """Takes over, or hands back, at `TAKEOVER_KEY`; other keys are somebody else's."""
-        if key == TAKEOVER_KEY:
+        if key == TAKEOVER_KEY and self._is_lost:
+            self._is_lost = self._has_key_control = False
+            self._touched_s = -np.inf
+        elif key == TAKEOVER_KEY:
             self._has_key_control = not self._has_key_control
 
     def reset(self) -> None:
-        """A new episode begins; nobody has taken over."""
+        """A new episode begins; nobody has taken over. A robot whose driver's device is gone is still held."""
         self._has_key_control = self._is_driving = False
         self._touched_s = -np.inf
 
-    def command(self, observation: Observation, proposal: np.ndarray | None) -> np.ndarray | None:
-        """Returns the person's action, float32 [A], while in control, else None."""
-        if not self._wants_control():
+    def command(self, observation: Observation, proposal: np.ndarray | None) -> np.ndarray | Hold | None:
+        """Returns the person's action, float32 [A], while in control, else None; HOLD where the device is gone."""
+        wants_control = self._wants_control()
+        if not (self._is_lost or wants_control):
             self._is_driving = False
             return None
         if not self._is_driving:
             self._is_driving = True
             self._hand.begin()
         standing = safety.standing_still(self._spec, observation.state)
-        return self._hand.action(np.zeros(self._spec.action_dim) if standing is None else standing)
+        try:
+            action = self._hand.action(np.zeros(self._spec.action_dim) if standing is None else standing)
+        except RobotError as exc:
+            if not self._is_lost:
+                logger.warning("The person's device is not heard, the robot holds; %r hands back: %s", TAKEOVER_KEY, exc)
+            self._is_lost, self._is_driving = True, False
+            return HOLD
+        self._is_lost = False
+        return action if wants_control else None
 
     def judge(self, transition: Transition) -> None:
         """Leaves it to the environment; verdicts by key come with the transition."""

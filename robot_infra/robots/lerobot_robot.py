@@ -15,7 +15,7 @@ from robot_infra.interfaces import Transition
 from robot_infra.robots.lerobot_plugins import make_robot, make_teleoperator
 from robot_infra.safety import FaultKind
 from serl_launcher.config.environment import EnvironmentConfig
-from serl_launcher.errors import ConfigError, SafetyError
+from serl_launcher.errors import ConfigError, RobotError, SafetyError
 from serl_launcher.specs import RobotSpec
 from serl_launcher.types import Observation
 
@@ -187,9 +187,12 @@ class LeRobotLeader:
             raise ConfigError(f"The teleoperator has no {missing}; it has {list(self._teleoperator.action_features)}.")
 
     def positions(self) -> np.ndarray:
-        """Returns where the person holds it, float64 [A]."""
-        action = self._teleoperator.get_action()
-        return np.array([float(action[name]) for name in self._names])
+        """Returns where the person holds it, float64 [A]; raises RobotError where it does not answer."""
+        try:
+            action = self._teleoperator.get_action()
+            return np.array([float(action[name]) for name in self._names])
+        except Exception as exc:  # Every driver has its own errors.
+            raise RobotError(f"The leader arm does not answer: {exc}") from exc
 
     def close(self) -> None:
         """Disconnects."""

@@ -87,8 +87,40 @@ def test_a_gamepad_that_is_unplugged_moves_nothing(tmp_path: Path):
     with closing(Gamepad(str(path))) as gamepad:
         os.write(keep, struct.pack("<IhBB", 5, -32767, 2, 1))
         wait_until(lambda: gamepad.read().is_active)
+        assert not gamepad.read().is_lost
         os.close(keep)
-        wait_until(lambda: not gamepad.read().is_active)
+        wait_until(lambda: gamepad.read().is_lost)
+        assert not gamepad.read().is_active
+
+
+def test_a_spacemouse_that_is_unplugged_says_so(tmp_path: Path):
+    path = tmp_path / "device"
+    os.mkfifo(path)
+    keep = os.open(path, os.O_RDWR)
+    with closing(SpaceMouse(str(path))) as mouse:
+        os.close(keep)
+        wait_until(lambda: mouse.read().is_lost)
+
+
+def test_a_terminal_that_is_gone_says_so():
+    master, slave = os.openpty()
+    with closing(Keyboard(os.ttyname(slave))) as keyboard:
+        os.close(slave)
+        assert not keyboard.read().is_lost
+        os.close(master)
+        wait_until(lambda: keyboard.read().is_lost)
+
+
+@pytest.mark.parametrize("device", [Gamepad, SpaceMouse])
+def test_what_the_gripper_was_told_before_a_takeover_counts_no_more(pipe: tuple[str, int], device: type):
+    path, end = pipe
+    press = struct.pack("<IhBB", 0, 1, 1, 0) if device is Gamepad else bytes([3, 1, 0, 0, 0])
+    with closing(device(path)) as held:
+        assert held.read().grip is None
+        os.write(end, press)
+        wait_until(lambda: held.read().grip == 0.0)
+        held.begin(is_open=True)
+        assert held.read().grip is None
 
 
 def test_keys_reach_every_listener_and_count_as_held_for_a_moment():
@@ -100,6 +132,10 @@ def test_keys_reach_every_listener_and_count_as_held_for_a_moment():
         wait_until(lambda: heard == ["s", "i"])
         terminal.write(b"g")
         wait_until(lambda: keyboard.read().grip == 0.0)
+        keyboard.begin(is_open=False)
+        assert keyboard.read().grip is None
+        terminal.write(b"g")
+        wait_until(lambda: keyboard.read().grip == 1.0)
         time.sleep(0.25)
         assert not keyboard.read().is_active
         terminal.write(b"i")

@@ -1,3 +1,5 @@
+from contextlib import closing
+
 import numpy as np
 import pytest
 
@@ -67,6 +69,13 @@ def test_a_leader_arm_has_the_actions_of_the_robot():
     np.testing.assert_array_equal(leader.positions(), [12.0, 12.0])
     leader.close()
     robot.close()
+
+
+def test_a_leader_arm_that_does_not_answer_is_said_so():
+    made = config(teleoperator={"type": "fake_leader", "module": MODULE, "is_silent": True})
+    with closing(opened(made)) as robot, closing(LeRobotLeader(made, robot.spec)) as leader:
+        with pytest.raises(RobotError, match="the leader's bus is silent"):
+            leader.positions()
 
 
 @pytest.mark.parametrize(

@@ -72,6 +72,8 @@ class FakeLeader(Teleoperator):
     def configure(self) -> None: ...
 
     def get_action(self) -> dict[str, float]:
+        if self.config.is_silent:
+            raise ConnectionError("the leader's bus is silent")
         return dict.fromkeys(ACTIONS, self.config.value)
 
     def send_feedback(self, feedback: dict[str, float]) -> None: ...

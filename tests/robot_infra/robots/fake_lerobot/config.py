@@ -17,3 +17,4 @@ class FakeArmConfig(RobotConfig):
 @dataclass(kw_only=True)
 class FakeLeaderConfig(TeleoperatorConfig):
     value: float = 30.0
+    is_silent: bool = False
