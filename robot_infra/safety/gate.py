@@ -19,7 +19,7 @@ from robot_infra.safety.limits import (
     require_shape,
     within_bounds,
 )
-from robot_infra.safety.motion import Motion, braking_motion, next_motion
+from robot_infra.safety.motion import Motion, braking_motion, executed_motion, next_motion
 from serl_launcher.errors import SafetyError
 
 
@@ -96,7 +96,7 @@ class Gate:
     def note_executed(self, executed: np.ndarray) -> None:
         """Takes over what the robot was really commanded, where it has limits of its own."""
         if self._motion is not None and not np.allclose(executed, self._motion.position, atol=1e-5):
-            self._motion = Motion.at_rest(executed)
+            self._motion = executed_motion(executed, self._motion, self.limits)
 
     def check_tracking(self, measured: np.ndarray) -> None:
         """Latches a fault where the measured positions [A] are not finite or far from the command."""

@@ -95,6 +95,18 @@ def braking_motion(motion: Motion, limits: SafetyLimits) -> Motion:
     return _advanced(motion, _braking(motion.velocity, motion.acceleration, _caps(motion, limits)))
 
 
+def executed_motion(executed: np.ndarray, motion: Motion, limits: SafetyLimits) -> Motion:
+    """Returns the motion of a robot that made this [A] of the last command, and so moves otherwise than it was told."""
+    if not limits.is_smooth and limits.workspace is None:
+        return Motion.at_rest(executed)
+    position = _sent(executed)
+    velocity = position - (motion.position - motion.velocity)
+    acceleration = velocity - (motion.velocity - motion.acceleration)
+    # Beyond its limit it would leave the next command no choice that keeps the limit on jerk.
+    acceleration = np.clip(acceleration, -limits.max_acceleration, limits.max_acceleration)
+    return Motion(position=position, velocity=velocity, acceleration=acceleration)
+
+
 def _caps(motion: Motion, limits: SafetyLimits) -> _Caps:
     """Returns finite limits: nobody needs to cross the bounds in less than a tick, or turn round in less than one."""
     tolerance = np.maximum(TOLERANCE, 4.0 * np.spacing(np.abs(motion.position).astype(np.float32)))

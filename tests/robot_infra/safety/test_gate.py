@@ -1,3 +1,4 @@
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import example, given, settings
@@ -159,6 +160,28 @@ def test_what_the_robot_made_of_a_command_is_where_the_next_one_starts():
     guard.note_executed(HOME)
     assert not guard.is_moving
     np.testing.assert_array_equal(guard.last_command, HOME)
+
+
+def test_a_robot_that_shortens_every_command_still_moves_and_brakes_within_its_limits():
+    """Forgetting its velocity would let the next command be one from rest, a jolt at every tick."""
+    guard, executed = gate(), [HOME]
+    for _ in range(6):
+        command = guard.admit(np.array([1.0, 0.5], np.float32))
+        executed.append((executed[-1] + 0.98 * (command - executed[-1])).astype(np.float32))
+        guard.note_executed(executed[-1])
+        assert guard.is_moving
+    path = np.stack([*executed[:-1], *braked(guard)]).astype(np.float64)
+    assert path[-1, 0] > executed[-1][0], "It comes to rest further on, not at once."
+    assert (np.abs(np.diff(path, axis=0)) <= LIMITS.max_change + 1e-6).all()
+    assert (np.abs(np.diff(path, 2, axis=0)) <= LIMITS.max_acceleration + 1e-6).all()
+
+
+def test_without_limits_on_acceleration_what_was_executed_is_a_place_to_rest():
+    guard = gate(limits=safety.limits_of(msgspec.structs.replace(SPEC, max_acceleration=(), max_jerk=()), []))
+    guard.admit(np.array([1.0, 0.5], np.float32))
+    guard.note_executed(np.array([0.1, 0.5], np.float32))
+    assert not guard.is_moving
+    np.testing.assert_array_equal(guard.last_command, np.array([0.1, 0.5], np.float32))
 
 
 @settings(max_examples=40, deadline=None)
