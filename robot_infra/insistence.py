@@ -4,8 +4,6 @@ import logging
 import threading
 from collections.abc import Callable
 
-from serl_launcher.errors import HiorsError
-
 logger = logging.getLogger(__name__)
 
 RETRY_S = 0.2
@@ -22,20 +20,23 @@ class Insistence:
 
         Args:
             what: How messages call it, e.g. `the emergency stop of the left arm`.
-            say: Says it once, in a thread of its own; raises HiorsError where it was not heard.
+            say: Says it once, in a thread of its own; raises where it was not heard.
         """
         self._what, self._say = what, say
         self._lock = threading.Lock()
         self._ending = threading.Event()
+        self._num_wishes = 0
+        """Beginnings so far: what was heard answers those before it was said, not those since."""
         self._thread: threading.Thread | None = None
 
     def begin(self) -> None:
-        """Begins to say it, where it is not being said already; returns at once."""
+        """Begins to say it, or to say it once more where it is being said; returns at once."""
         with self._lock:
-            if self._thread is not None and self._thread.is_alive():
+            self._num_wishes += 1
+            if self._thread is not None:
                 return
-            self._ending.clear()
-            self._thread = threading.Thread(target=self._run, name=self._what, daemon=True)
+            self._ending = threading.Event()
+            self._thread = threading.Thread(target=self._run, args=(self._ending,), name=self._what, daemon=True)
             self._thread.start()
 
     def end(self, *, patience_s: float = 0.0) -> None:
@@ -44,19 +45,28 @@ class Insistence:
         if thread is None:
             return
         thread.join(patience_s)
-        self._ending.set()
+        with self._lock:
+            if self._thread is thread:  # Else it was heard, and perhaps begun anew since.
+                self._ending.set()
+                self._thread = None
         thread.join(2 * RETRY_S)
 
-    def _run(self) -> None:
+    def _run(self, ending: threading.Event) -> None:
         complaint = ""
-        while not self._ending.is_set():
+        while not ending.is_set():
+            wish = self._num_wishes
             try:
                 self._say()
-            except HiorsError as exc:
+            except Exception as exc:  # Whatever keeps it from being heard, it is said again.
                 if str(exc) != complaint:
                     complaint = str(exc)
                     logger.error("%s was not heard, it is said again: %s", self._what.capitalize(), exc)
-                self._ending.wait(RETRY_S)
+                ending.wait(RETRY_S)
             else:
                 logger.warning("%s was heard.", self._what.capitalize())
-                return
+                with self._lock:
+                    if ending.is_set():
+                        return
+                    if wish == self._num_wishes:
+                        self._thread = None
+                        return

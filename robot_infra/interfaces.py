@@ -85,7 +85,7 @@ def clear_fault(env: RobotEnv, *, by: str) -> None:
     """Lets a robot that has faults of its own move again; `by` names the person who says so.
 
     Raises:
-        SafetyError, RobotError: Its alarm stays, so does its fault.
+        SafetyError, RobotError: Its alarm stays, or somebody stopped it meanwhile; so does its fault.
     """
     clear = getattr(env, "clear_fault", None)
     if clear is not None:

@@ -1,6 +1,7 @@
 """Faults latch: the first one stays until a person clears it, and until then every command is a hold."""
 
-from dataclasses import dataclass
+import threading
+from dataclasses import dataclass, field
 from enum import StrEnum
 
 from serl_launcher.errors import SafetyError
@@ -41,18 +42,35 @@ class FaultLatch:
     fault: Fault | None = None
     num_faults: int = 0
     """Faults so far, those that came while another was latched included."""
+    _lock: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
 
     def trip(self, fault: Fault) -> None:
         """Latches a fault; a later one changes nothing but the count."""
-        self.num_faults += 1
-        if self.fault is None:
-            self.fault = fault
+        with self._lock:
+            self.num_faults += 1
+            if self.fault is None:
+                self.fault = fault
 
-    def clear(self, *, by: str) -> None:
-        """Takes the fault back; raises SafetyError where nobody answers for it."""
+    def clear(self, *, by: str, seen: int | None = None) -> None:
+        """Takes the fault back.
+
+        Args:
+            by: The person who answers for it.
+            seen: `num_faults` when that person said so. Whoever stops a robot while it is being made ready is not
+                overruled by who said earlier that it may move. None: every fault so far is meant.
+
+        Raises:
+            SafetyError: Nobody answers for it, or another fault came since; all stays latched.
+        """
         if not by.strip():
             raise SafetyError("A latched fault is cleared by a person, who must be named; nobody was.")
-        self.fault = None
+        with self._lock:
+            if seen not in (None, self.num_faults):
+                raise SafetyError(
+                    f"Another fault came while {by} cleared the one before, or somebody stopped the robot again: it "
+                    "stays latched. Look at the robot, then clear it again."
+                )
+            self.fault = None
 
     def require_clear(self) -> None:
         """Raises SafetyError while a fault is latched."""

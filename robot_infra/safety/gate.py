@@ -49,6 +49,11 @@ class Gate:
         return self._latch.fault
 
     @property
+    def num_faults(self) -> int:
+        """Faults so far, those that came while another was latched included."""
+        return self._latch.num_faults
+
+    @property
     def last_command(self) -> np.ndarray | None:
         """The command that the robot follows, float32 [A]; None before the first."""
         return None if self._motion is None else self._command()
@@ -120,9 +125,9 @@ class Gate:
         if kind is FaultKind.EMERGENCY_STOP:
             self._on_emergency_stop(message)
 
-    def clear_fault(self, *, by: str) -> None:
-        """Lets the robot move again; `by` names the person who says so."""
-        self._latch.clear(by=by)
+    def clear_fault(self, *, by: str, seen: int | None = None) -> None:
+        """Lets the robot move again; `by` names the person who says so, `seen` is as in `FaultLatch.clear`."""
+        self._latch.clear(by=by, seen=seen)
 
     def _command(self) -> np.ndarray:
         assert self._motion is not None, "Only called where there is a motion."

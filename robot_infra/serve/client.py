@@ -86,7 +86,7 @@ class RemoteRobot:
         self._stop = threading.Event()
         self._last: Observation | None = None
         self._stopping = Insistence("the emergency stop", self._say_stop)
-        self._stop_reason = ""
+        self._stop_reason, self._num_stops = "", 0
         try:
             self._spec = self._ask(Hello(next(self._numbers), options.actor_id), Welcome, options.connect_s).spec
         except RobotError:
@@ -127,16 +127,21 @@ class RemoteRobot:
     def emergency_stop(self, reason: str) -> None:
         """Stops the robot, from any thread and at any time, without waiting; its computer is told until it answers."""
         self._stop_reason = reason
+        self._num_stops += 1
         self._stopping.begin()
 
     def clear_fault(self, *, by: str) -> None:
         """Lets the robot move again; `by` names the person who says so.
 
         Raises:
-            SafetyError, RobotError: Its alarm stays, so does its fault.
+            SafetyError, RobotError: Its alarm stays, or somebody stopped it meanwhile; so does its fault.
         """
+        num_stops = self._num_stops
         self._stopping.end()
         self._ask(Clear(next(self._numbers), by), Beat, self._options.reset_s)
+        if self._num_stops != num_stops:
+            self._stopping.begin()  # It may have been silenced above.
+            raise SafetyError(f"The robot was stopped again while {by} cleared the fault: {self._stop_reason}")
 
     def render(self) -> np.ndarray:
         """Returns the newest pictures side by side, uint8 (height, sum of widths, 3)."""

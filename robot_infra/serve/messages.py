@@ -21,6 +21,7 @@ VERSION = 2
 MAX_IMAGE_BYTES = 32 * 1024 * 1024
 
 Number = Annotated[int, Meta(ge=0, le=2**62)]
+Seed = Annotated[int, Meta(ge=0, le=2**62)]
 Name = Annotated[str, Meta(max_length=200)]
 Text = Annotated[str, Meta(max_length=4000)]
 Pixels = Annotated[bytes, Meta(max_length=MAX_IMAGE_BYTES)]
@@ -46,7 +47,7 @@ class Reset(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="reset"
     """Begin an episode."""
 
     number: Number
-    seed: int
+    seed: Seed
 
 
 class Step(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="step"):

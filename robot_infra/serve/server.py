@@ -5,7 +5,6 @@ idle -- hello --> leased -- reset, step --> playing -- silence beyond a tick and
 One thread listens, another works with the robot: an emergency stop is heard in the middle of a reset.
 """
 
-import contextlib
 import logging
 import threading
 import time
@@ -57,7 +56,8 @@ class RobotServer:
         """What the robot was asked for and has not answered, in order, and who wants to know."""
         self._holding: Future[None] | None = None
         self._tenant = b""
-        self._heard_s = -float("inf")
+        self._heard_s = self._commanded_s = -float("inf")
+        """When the actor said anything, and when its last question for the robot was dealt with, monotonic."""
         self._is_playing = False
         self.num_holds = 0
         """How often the actor fell silent in the middle of an episode."""
@@ -78,20 +78,22 @@ class RobotServer:
         return self._sockets.ports[0]
 
     def run(self, stop: threading.Event) -> None:
-        """Serves until told to stop; then brakes the robot and lets go."""
-        while not stop.is_set():
-            self._sockets.wait(self._patience_s())
-            self._sockets.authenticate()
-            while (received := self._sockets.receive()) is not None:
-                connection, _, frames = received
-                self._listen_to(connection, frames)
-            self._tell()
-            if self._is_playing and not self._work and self._is_silent():
-                self._begin_to_hold()
-        self._robot.submit(self._brake).result()
-        self._robot.shutdown()
-        self._sockets.close()
-        self._waker.close()
+        """Serves until told to stop; then, and also where serving fails, brakes the robot and lets go."""
+        try:
+            while not stop.is_set():
+                self._sockets.wait(self._patience_s())
+                self._sockets.authenticate()
+                while (received := self._sockets.receive()) is not None:
+                    connection, _, frames = received
+                    self._listen_to(connection, frames)
+                self._tell()
+                if self._is_playing and not self._work and self._is_silent():
+                    self._begin_to_hold()
+        finally:
+            self._robot.submit(self._brake).result()
+            self._robot.shutdown()
+            self._sockets.close()
+            self._waker.close()
 
     def stop(self, event: threading.Event) -> None:
         """Ends `run` from any thread."""
@@ -101,10 +103,11 @@ class RobotServer:
     def _patience_s(self) -> float:
         if not self._is_playing:
             return IDLE_POLL_S
-        return max(0.0, min(IDLE_POLL_S, self._heard_s + self._period_s + safety.WATCHDOG_S - time.monotonic()))
+        return max(0.0, min(IDLE_POLL_S, self._commanded_s + self._period_s + safety.WATCHDOG_S - time.monotonic()))
 
     def _is_silent(self) -> bool:
-        return safety.is_silent(last_command_s=self._heard_s, now_s=time.monotonic(), period_s=self._period_s)
+        # Beats keep the lease, they are no commands: a robot in motion must not wait for one that comes after a beat.
+        return safety.is_silent(last_command_s=self._commanded_s, now_s=time.monotonic(), period_s=self._period_s)
 
     def _tell(self) -> None:
         """Sends the answers that the robot has given."""
@@ -127,7 +130,7 @@ class RobotServer:
         if answer is not None:
             self._sockets.send(connection, [encode(answer)])
             return
-        working = self._robot.submit(self._execute, question)
+        working = self._robot.submit(self._execute, question, num_faults=self._gate.num_faults)
         self._work.append((connection, working))
         working.add_done_callback(lambda _: self._waker.wake())
 
@@ -152,8 +155,8 @@ class RobotServer:
         self._heard_s = now
         return question if isinstance(question, Beat) else None
 
-    def _execute(self, question: Question) -> messages.Answer:
-        """Works with the robot; returns what came of it."""
+    def _execute(self, question: Question, *, num_faults: int) -> messages.Answer:
+        """Works with the robot; returns what came of it. `num_faults` there had been when the actor asked."""
         try:
             match question:
                 case Reset():
@@ -162,15 +165,20 @@ class RobotServer:
                     return self._step(question)
                 case Clear(by=by):
                     clear_fault(self._env, by=by)
-                    self._gate.clear_fault(by=by)
+                    self._gate.clear_fault(by=by, seen=num_faults)
                     return Beat(question.number)
                 case _:
                     raise ProtocolError(f"Expected a question for the robot, got {type(question).__name__}.")
         except HiorsError as exc:
             return _failure(question, exc)
+        except Exception as exc:  # A mistake in a driver; nothing that arrives may end the server.
+            logger.exception("The robot's driver failed at %s; the robot holds.", type(question).__name__)
+            self._gate.trip(FaultKind.ROBOT, f"its driver failed: {exc!r}")
+            self._brake()
+            return _failure(question, SafetyError(f"The robot holds, its driver failed: {exc!r}"))
         finally:
             # What the robot took for itself is no silence of the actor.
-            self._heard_s = time.monotonic()
+            self._heard_s = self._commanded_s = time.monotonic()
 
     def _reset(self, question: Reset) -> messages.Answer:
         self._is_playing = False
@@ -201,16 +209,20 @@ class RobotServer:
     def _hold(self) -> None:
         """The actor is silent: brakes, then stays."""
         self._is_playing = False
-        logger.warning("No command for %.0f ms: the robot holds.", 1e3 * (time.monotonic() - self._heard_s))
+        logger.warning("No command for %.0f ms: the robot holds.", 1e3 * (time.monotonic() - self._commanded_s))
         self._brake()
         self.num_holds += 1
 
     def _brake(self) -> None:
-        with contextlib.suppress(SafetyError):  # A robot with a fault of its own has stopped already.
+        try:
             command = self._gate.hold()
             while command is not None:
                 self._env.step(command)
                 command = self._gate.hold() if self._gate.is_moving else None
+        except SafetyError:
+            pass  # A robot with a fault of its own has stopped already.
+        except Exception:  # Whatever its driver raises: the server goes on, or ends in order.
+            logger.exception("The robot could not be braked; it stays as its driver left it.")
 
 
 def _failure(question: Question, error: HiorsError) -> Failed:

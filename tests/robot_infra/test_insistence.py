@@ -53,6 +53,43 @@ def test_it_may_be_given_up_and_begun_again():
     insistence.end()
 
 
+def test_what_is_begun_again_while_it_is_being_heard_is_said_once_more():
+    is_saying, may_return, num_said = threading.Event(), threading.Event(), 0
+
+    def say() -> None:
+        nonlocal num_said
+        num_said += 1
+        is_saying.set()
+        assert may_return.wait(10)
+
+    insistence = Insistence("the stop", say)
+    insistence.begin()
+    assert is_saying.wait(10)
+    insistence.begin()
+    may_return.set()
+    wait_until(lambda: num_said == 2)
+    insistence.end()
+
+
+def test_what_is_begun_again_while_its_end_is_waited_for_is_said():
+    said: list[int] = []
+    is_saying, may_return = threading.Event(), threading.Event()
+
+    def say() -> None:
+        said.append(len(said))
+        is_saying.set()
+        assert may_return.wait(10)
+
+    insistence = Insistence("the stop", say)
+    insistence.begin()
+    assert is_saying.wait(10)
+    insistence.end()
+    insistence.begin()
+    wait_until(lambda: said == [0, 1])
+    may_return.set()
+    insistence.end()
+
+
 def test_the_end_may_wait_until_it_was_heard():
     heard = threading.Event()
 

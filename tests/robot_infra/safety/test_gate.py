@@ -97,6 +97,18 @@ def test_a_fault_stays_until_a_person_clears_it():
     guard.admit(HOME)
 
 
+def test_a_fault_that_came_since_the_person_looked_is_not_cleared():
+    guard = gate()
+    guard.trip(FaultKind.ROBOT, "an alarm")
+    seen = guard.num_faults
+    guard.trip(FaultKind.EMERGENCY_STOP, "Ben pressed it")
+    with pytest.raises(SafetyError, match="Another fault came while Ada"):
+        guard.clear_fault(by="Ada", seen=seen)
+    assert guard.fault is not None
+    guard.clear_fault(by="Ada", seen=guard.num_faults)
+    assert guard.fault is None
+
+
 def test_an_emergency_stop_reaches_the_robot_even_where_another_fault_is_latched():
     told: list[str] = []
     guard = Gate(LIMITS, on_emergency_stop=told.append)

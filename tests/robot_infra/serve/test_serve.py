@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 
 from robot_infra.envs import build
+from robot_infra.interfaces import Transition
+from robot_infra.serve import messages
 from robot_infra.serve.client import RemoteRobot
 from robot_infra.serve.server import RobotServer
 from serl_launcher.config.environment import EnvironmentConfig
 from serl_launcher.config.transport import TransportConfig
-from serl_launcher.errors import ConfigError, RobotError, SafetyError
+from serl_launcher.errors import ConfigError, ProtocolError, RobotError, SafetyError
 from serl_launcher.transport.sockets import ActorSockets
 from serl_launcher.transport.waker import Waker
 from serl_launcher.types import Observation
@@ -111,6 +113,7 @@ class SlowRobot(TinyRobot):
         super().__init__(max_steps=100)
         self.is_resetting, self.stopped = threading.Event(), threading.Event()
         self.cleared_by: list[str] = []
+        self.reasons: list[str] = []
 
     def reset(self, *, seed: int) -> Observation:
         self.is_resetting.set()
@@ -119,6 +122,7 @@ class SlowRobot(TinyRobot):
         return super().reset(seed=seed)
 
     def emergency_stop(self, reason: str) -> None:
+        self.reasons.append(reason)
         self.stopped.set()
 
     def clear_fault(self, *, by: str) -> None:
@@ -149,6 +153,98 @@ def test_an_emergency_stop_is_heard_in_the_middle_of_a_reset_and_stays_until_a_p
         assert robot.cleared_by == ["Ada"]
         remote.reset(seed=0)
         remote.step(command(0.0))
+
+
+class BrokenRobot(TinyRobot):
+    """Has a driver with a mistake in it, which shows once."""
+
+    breaks: bool = False
+
+    def step(self, action: np.ndarray) -> Transition:
+        transition = super().step(action)
+        if self.breaks:
+            self.breaks = False
+            raise KeyError("a mistake in the driver")
+        return transition
+
+
+def test_a_mistake_in_the_driver_is_a_fault_after_which_the_robot_brakes_and_is_served_on():
+    robot = BrokenRobot(spec=SMOOTH, max_steps=100)
+    with serving(robot) as server, closing(connect(server)) as remote:
+        remote.reset(seed=0)
+        for _ in range(3):
+            remote.step(command(2.0))
+        robot.breaks = True
+        with pytest.raises(SafetyError, match="a mistake in the driver"):
+            remote.step(command(2.0))
+        num_commands = len(robot.commands)
+        assert num_commands > 3, "It came to rest."
+        with pytest.raises(SafetyError, match="a mistake in the driver"):
+            remote.step(command(2.0))
+        remote.clear_fault(by="Ada")
+        remote.reset(seed=0)
+    assert np.abs(np.diff(np.stack(robot.commands[:num_commands]), 2, axis=0)).max() <= 0.02 + 1e-6
+
+
+class DeadRobot(TinyRobot):
+    """Cannot even be braked."""
+
+    def step(self, action: np.ndarray) -> Transition:
+        if self.commands:
+            raise OSError("unplugged")
+        return super().step(action)
+
+
+def test_a_robot_that_cannot_be_braked_does_not_keep_the_server_from_ending():
+    config = TransportConfig(request_port=0, broadcast_port=0)
+    server, stop = RobotServer(DeadRobot(spec=SMOOTH, max_steps=100), config), threading.Event()
+    thread = threading.Thread(target=server.run, args=(stop,))
+    thread.start()
+    with closing(connect(server)) as remote:
+        remote.reset(seed=0)
+        remote.step(command(2.0))
+        port = server.port
+        server.stop(stop)
+        thread.join(timeout=10)
+    assert not thread.is_alive()
+    RobotServer(TinyRobot(), replace(config, request_port=port)).run(stop)
+
+
+def test_a_seed_below_zero_is_no_message_of_the_protocol():
+    with pytest.raises(ProtocolError):
+        messages.decode_question(messages.encode(messages.Reset(1, -1)))
+
+
+def test_an_actor_that_only_says_that_it_is_there_is_silent(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("robot_infra.serve.client.BEAT_S", 0.02)
+    robot = TinyRobot(spec=SMOOTH, max_steps=1000)
+    with serving(robot) as server, closing(connect(server)) as remote:
+        remote.reset(seed=0)
+        remote.step(command(2.0))
+        wait_until(lambda: server.num_holds >= 1)
+
+
+def test_a_stop_while_a_fault_is_being_cleared_stays(monkeypatch: pytest.MonkeyPatch):
+    robot = SlowRobot()
+    with serving(robot) as server, closing(connect(server)) as remote:
+        remote.reset(seed=0)
+        remote.emergency_stop("Ada said so.")
+        wait_until(robot.stopped.is_set)
+        clear = robot.clear_fault
+
+        def clear_while_somebody_stops(*, by: str) -> None:
+            remote.emergency_stop("Ben said no.")
+            wait_until(lambda: robot.reasons == ["Ada said so.", "Ben said no."])
+            clear(by=by)
+
+        monkeypatch.setattr(robot, "clear_fault", clear_while_somebody_stops)
+        with pytest.raises(SafetyError):
+            remote.clear_fault(by="Ada")
+        with pytest.raises(SafetyError):
+            remote.step(command(0.0))
+        monkeypatch.setattr(robot, "clear_fault", clear)
+        remote.clear_fault(by="Ada")
+        remote.reset(seed=0)
 
 
 def test_a_robot_obeys_one_actor_until_that_one_is_gone():
