@@ -62,7 +62,7 @@ class Outputs:
         version = max(algorithm.num_updates, self.newest_version + 1)
         started = time.monotonic()
         if isinstance(algorithm, Snapshotting):
-            self._background.publish(algorithm.snapshot_policy(), version)
+            self._background.publish(algorithm.snapshot_policy, version)
             if self.newest_version < 0:
                 self._background.wait()
         else:

@@ -6,7 +6,7 @@ Of publications that wait, only the newest is written: nobody acts on one that i
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -53,17 +53,21 @@ class BackgroundPublisher:
         self.newest_version = -1
         """Newest version that is completely on disk, of those published here."""
 
-    def publish(self, snapshot: Snapshot, version: int) -> None:
-        """Has a snapshot written soon.
+    def publish(self, take_snapshot: Callable[[], Snapshot], version: int) -> None:
+        """Takes a snapshot now and has it written soon; never waits for the disk.
 
         Raises:
             OSError, CheckpointError: What an earlier publication failed with.
         """
         with self._changed:
             self._raise_failure()
+            # Gives its memory back first: the new snapshot may need it, and must not wait for the one being written.
             if self._waiting is not None:
                 self._waiting[0].release()
+                self._waiting = None
                 self.num_overtaken += 1
+        snapshot = take_snapshot()
+        with self._changed:
             self._waiting = (snapshot, version)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._work, name="publishing", daemon=True)

@@ -18,24 +18,23 @@ from serl_launcher.policies.tensor_files import write_tensors
 from serl_launcher.publication import FileEntry
 
 _NUM_BUFFERS = 2
-"""One is written while the next is filled."""
+"""One is written while the next is filled or waits."""
 
 
 @dataclass(slots=True)
 class _Buffer:
     weights: dict[str, Tensor] = field(default_factory=dict)
-    is_free: threading.Event = field(default_factory=threading.Event)
-
-    def __post_init__(self) -> None:
-        self.is_free.set()
 
 
 class PolicySnapshot:
     """The policy as it was; belongs to whoever writes it, who must end with `release`."""
 
-    def __init__(self, buffer: _Buffer, write_settings: Callable[[Path], None]) -> None:
+    def __init__(
+        self, buffer: _Buffer, write_settings: Callable[[Path], None], free: Callable[[_Buffer], None]
+    ) -> None:
         self._buffer = buffer
         self._write_settings = write_settings
+        self._free = free
 
     def __call__(self, directory: Path) -> Mapping[str, FileEntry]:
         """Writes the policy into an existing directory; returns the checksums that are known already."""
@@ -47,22 +46,21 @@ class PolicySnapshot:
 
     def release(self) -> None:
         """Frees the memory for the next snapshot."""
-        self._buffer.is_free.set()
+        self._free(self._buffer)
 
 
 class PolicySnapshots:
     """Takes snapshots into memory that is allocated once; on a GPU it is pinned."""
 
     def __init__(self) -> None:
-        self._buffers = [_Buffer() for _ in range(_NUM_BUFFERS)]
-        self._lock = threading.Lock()
+        self._free = [_Buffer() for _ in range(_NUM_BUFFERS)]
+        self._freed = threading.Condition()
 
     def take(self, policy: Pi0Policy | GaussianPolicy) -> PolicySnapshot:
-        """Returns the policy as it is now; waits where two snapshots are still being written."""
-        with self._lock:
-            buffer = next((each for each in self._buffers if each.is_free.is_set()), self._buffers[0])
-            buffer.is_free.wait()
-            buffer.is_free.clear()
+        """Returns the policy as it is now; waits until one of two snapshots that are still out is released."""
+        with self._freed:
+            self._freed.wait_for(lambda: self._free)
+            buffer = self._free.pop()
         weights = policy.state_dict() if isinstance(policy, GaussianPolicy) else policy.network.state_dict()
         if buffer.weights.keys() != weights.keys():
             buffer.weights = {name: _room_for(tensor) for name, tensor in weights.items()}
@@ -70,7 +68,12 @@ class PolicySnapshots:
             buffer.weights[name].copy_(tensor.detach(), non_blocking=True)
         if policy.device.type == "cuda":
             torch.cuda.synchronize(policy.device)
-        return PolicySnapshot(buffer, _settings_of(policy, buffer.weights))
+        return PolicySnapshot(buffer, _settings_of(policy, buffer.weights), self._release)
+
+    def _release(self, buffer: _Buffer) -> None:
+        with self._freed:
+            self._free.append(buffer)
+            self._freed.notify()
 
 
 def _settings_of(policy: Pi0Policy | GaussianPolicy, weights: dict[str, Tensor]) -> Callable[[Path], None]:

@@ -4,6 +4,7 @@ import dataclasses
 import os
 import shutil
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -46,7 +47,7 @@ def publication_cost(bench: Bench, *, size_bytes: int = GIGABYTE) -> list[Result
         (root / "copy").unlink()
         later.append(timed.publish(version))
         weights = root / "policies" / f"{version:08d}" / "model.safetensors"
-    publisher.publish(timed.snapshots.take(policy), version + 1)
+    publisher.publish(partial(timed.snapshots.take, policy), version + 1)
     beside_s = _timed_update(policy, optimizer)
     publisher.close()
     (first_s, _), (wall_s, loop_s) = _median(first), _median(later)
@@ -76,7 +77,7 @@ class _Timed:
     def publish(self, version: int) -> tuple[float, float]:
         """Returns the seconds until it was there, and those that the trainer's loop spent."""
         began_s = time.perf_counter()
-        self.publisher.publish(self.snapshots.take(self.policy), version)
+        self.publisher.publish(partial(self.snapshots.take, self.policy), version)
         loop_s = time.perf_counter() - began_s
         self.publisher.wait()
         return time.perf_counter() - began_s, loop_s

@@ -3,6 +3,7 @@
 import dataclasses
 import sys
 import threading
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,7 @@ class Training:
             self.update()
             self.version += 1
             if self.version % PUBLISH_EVERY == 0:
-                self._publisher.publish(self._snapshots.take(self.policy), self.version)
+                self._publisher.publish(partial(self._snapshots.take, self.policy), self.version)
             if self.version % CHECKPOINT_EVERY == 0:
                 self._checkpoint()
         self._publisher.close()

@@ -1,5 +1,6 @@
 import threading
 import time
+from functools import partial
 
 import pytest
 
@@ -9,7 +10,10 @@ from learner.algorithms.sac import Sac
 from learner.algorithms.sft import Sft
 from learner.trainer.publishing import BackgroundPublisher, Snapshotting
 from serl_launcher import publication
+from serl_launcher.policies.gaussian import GaussianConfig, GaussianPolicy
+from serl_launcher.policies.snapshots import PolicySnapshots
 from serl_launcher.publication import Publisher
+from tests.actor.tiny_robot import SPEC
 
 
 class Snapshot:
@@ -40,7 +44,7 @@ def fixture_publisher(tmp_path):
 def test_the_trainer_does_not_wait_for_the_disk(publisher, tmp_path):
     slow = Snapshot(delay_s=0.5)
     started = time.monotonic()
-    publisher.publish(slow, 1)
+    publisher.publish(lambda: slow, 1)
     assert time.monotonic() - started < 0.3
     assert publication.latest(tmp_path) is None
     publisher.wait()
@@ -53,7 +57,7 @@ def test_the_trainer_does_not_wait_for_the_disk(publisher, tmp_path):
 def test_of_those_that_wait_only_the_newest_is_written(publisher, tmp_path):
     snapshots = [Snapshot(bytes([number]), delay_s=0.3) for number in range(4)]
     for version, snapshot in enumerate(snapshots):
-        publisher.publish(snapshot, version)
+        publisher.publish(lambda taken=snapshot: taken, version)
         time.sleep(0.05)
     publisher.close()
     assert publication.latest(tmp_path).version == 3
@@ -62,20 +66,43 @@ def test_of_those_that_wait_only_the_newest_is_written(publisher, tmp_path):
     assert [snapshot.num_released for snapshot in snapshots] == [1, 1, 1, 1]
 
 
+class SlowPublisher(Publisher):
+    """A disk that takes longer than the trainer's period of publications."""
+
+    def publish(self, write, version):
+        time.sleep(0.2)
+        return super().publish(write, version)
+
+
+def test_publications_faster_than_the_disk_neither_block_the_trainer_nor_pile_up(tmp_path):
+    policy = GaussianPolicy(GaussianConfig(hidden_dims=(4,)), SPEC)
+    snapshots, publisher = PolicySnapshots(), BackgroundPublisher(SlowPublisher(tmp_path))
+    durations_s = []
+    for version in range(10):
+        started = time.monotonic()
+        publisher.publish(partial(snapshots.take, policy), version)
+        durations_s.append(time.monotonic() - started)
+        time.sleep(0.02)
+    publisher.close()
+    assert max(durations_s) < 0.15
+    assert publication.verify(publication.latest(tmp_path).path).version == 9
+    assert publisher.num_overtaken > 0
+
+
 def test_closing_writes_what_waits(publisher, tmp_path):
-    publisher.publish(Snapshot(delay_s=0.1), 1)
-    publisher.publish(Snapshot(delay_s=0.1), 2)
+    publisher.publish(lambda: Snapshot(delay_s=0.1), 1)
+    publisher.publish(lambda: Snapshot(delay_s=0.1), 2)
     publisher.close()
     assert publication.latest(tmp_path).version == 2
 
 
 def test_a_disk_that_refuses_is_heard_by_the_trainer_and_the_next_publication_is_tried(publisher, tmp_path):
     failing = Snapshot(error=OSError("no space left"))
-    publisher.publish(failing, 1)
+    publisher.publish(lambda: failing, 1)
     with pytest.raises(OSError, match="no space left"):
         publisher.wait()
     assert failing.num_released == 1
-    publisher.publish(Snapshot(), 2)
+    publisher.publish(Snapshot, 2)
     publisher.close()
     assert publication.latest(tmp_path).version == 2
 

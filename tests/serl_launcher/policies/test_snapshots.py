@@ -2,6 +2,7 @@ import hashlib
 import threading
 import time
 
+import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
@@ -81,15 +82,16 @@ def test_a_snapshot_of_a_gaussian_policy_loads_as_it_was(tmp_path):
     assert all(torch.equal(tensor, before[name]) for name, tensor in loaded.state_dict().items())
 
 
-def test_two_snapshots_may_be_written_while_a_third_waits_for_memory(tmp_path):
+@pytest.mark.parametrize("released", [0, 1])
+def test_a_third_snapshot_waits_for_the_memory_of_whichever_is_released_first(tmp_path, released):
     policy = policy_in(tmp_path / "start")
     snapshots = PolicySnapshots()
-    first, _second = snapshots.take(policy), snapshots.take(policy)
+    out = [snapshots.take(policy), snapshots.take(policy)]
     taken = []
     third = threading.Thread(target=lambda: taken.append(snapshots.take(policy)))
     third.start()
     time.sleep(0.1)
     assert not taken
-    first.release()
+    out[released].release()
     third.join(10)
     assert len(taken) == 1
