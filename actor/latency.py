@@ -1,4 +1,8 @@
-"""How many ticks pass between a question to the policy and its answer."""
+"""How many ticks pass between a question to the policy and its answer.
+
+An answer that took as long as a chunk lasts came too late whatever was planned: to plan for it would help nobody, and
+would spoil the plan for the others. Whoever asks says how long a chunk lasts.
+"""
 
 import itertools
 import math
@@ -38,11 +42,16 @@ class LatencyEstimate:
         """Ticks until the answer to a question asked now; 1 before the first answer."""
         return self._ticks_in(max(self._newest_s, default=0.0))
 
-    @property
-    def longest_ticks(self) -> int:
-        """Ticks that the slowest of many answers took: for this a robot must have actions left."""
+    def ticks_below(self, limit_ticks: int) -> int:
+        """Returns `ticks` by the newest answers of less than `limit_ticks`, the limit where there are only others."""
+        newest = [self._ticks_in(latency_s) for latency_s in self._newest_s] or [1]
+        return max((ticks for ticks in newest if ticks < limit_ticks), default=limit_ticks)
+
+    def longest_ticks_below(self, limit_ticks: int) -> int:
+        """Returns what the slowest of many answers took: for this a robot must have actions left."""
         newest_ms = itertools.islice(reversed(self._all_ms), self.long_window)
-        return self._ticks_in(1e-3 * max(newest_ms, default=0.0))
+        all_ticks = (self._ticks_in(1e-3 * latency_ms) for latency_ms in newest_ms)
+        return max((ticks for ticks in all_ticks if ticks < limit_ticks), default=1)
 
     def figures(self) -> dict[str, float]:
         """Returns percentiles in milliseconds over the newest 1000 answers."""

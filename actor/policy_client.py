@@ -95,18 +95,27 @@ class RemotePolicy:
                 return None
         return None
 
-    def ask(self, observation: Observation, *, tick: int, unfinished: Unfinished | None = None) -> bool:
-        """Asks without waiting; returns False, and does not ask, where it has failed less than RETRY_AFTER_S ago.
+    def ask(
+        self,
+        observation: Observation,
+        *,
+        tick: int,
+        unfinished: Unfinished | None = None,
+        timeout_s: float = math.inf,
+    ) -> bool:
+        """Asks without waiting; returns False, and does not ask, where it was refused less than RETRY_AFTER_S ago.
 
         Args:
             observation: What the robot sees now.
             tick: Comes back with the answer.
             unfinished: What the next chunk should continue.
+            timeout_s: After this the answer is of no use, in seconds; never longer than the deadline of all requests.
         """
         if time.monotonic() < self._quiet_until_s:
             return False
         more = {"unfinished": [unfinished]} if unfinished is not None else {}
-        self._asked.append((tick, self._service.act_async([observation], timeout_s=self._timeout_s, **more)))
+        timeout_s = min(timeout_s, self._timeout_s)
+        self._asked.append((tick, self._service.act_async([observation], timeout_s=timeout_s, **more)))
         return True
 
     def answers(self) -> list[Answer]:
@@ -121,6 +130,8 @@ class RemotePolicy:
         for tick, future in arrived:
             try:
                 [chunk] = future.result()
+            except DeadlineExceeded as exc:  # It has waited long enough: a lost answer must not cost another one.
+                self._note_failure(exc)
             except TEMPORARY as exc:
                 self._quiet_until_s = time.monotonic() + RETRY_AFTER_S
                 self._note_failure(exc)

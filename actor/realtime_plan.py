@@ -7,10 +7,12 @@
 
 An answer is late by some ticks; its first actions are past, and are skipped. The rest of the old chunk goes on until
 then, so that the robot never waits while a chunk is longer than latency and execution horizon together. Where the
-answer could come too late, the question is asked earlier, and before the last one is answered. When a chunk runs out
-all the same, the robot holds still, and the next chunk begins with its first action.
+answer could come too late, the question is asked earlier, and before the last one is answered. So it is where an answer
+takes longer than any before: it may be lost. When a chunk runs out all the same, the robot holds still, and the next
+chunk begins with its first action.
 """
 
+import math
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -39,8 +41,13 @@ class Answer:
 class AsyncPolicy(ChunkPolicy, Protocol):
     """A policy that can be asked without waiting; `actor.policy_client.RemotePolicy` is one."""
 
-    def ask(self, observation: Observation, *, tick: int, unfinished: Unfinished | None) -> bool:
-        """Asks without waiting; returns whether it asked. It does not while a failure is fresh."""
+    def ask(
+        self, observation: Observation, *, tick: int, unfinished: Unfinished | None, timeout_s: float = math.inf
+    ) -> bool:
+        """Asks without waiting; returns whether it asked. It does not while a refusal is fresh.
+
+        After `timeout_s` seconds the answer is of no use any more.
+        """
         ...
 
     def answers(self) -> list[Answer]:
@@ -94,8 +101,9 @@ class RealTimePlan:
     """`switch`: the newest chunk counts. `ensemble`: all that know the tick are averaged (ACT, arXiv:2304.13705).
     `rtc`: the policy is told what is still planned, and continues it (arXiv:2506.07339); then as `switch`."""
     max_under_way: int = 2
-    """Questions that may be open at a time. `rtc` uses more than one only where the robot would stand still otherwise,
-    because each answer continues the one before: standing still is worse than a seam."""
+    """Questions that may be open at a time, and as many again where they are overdue. `rtc` uses more than one only
+    where the robot would stand still otherwise, because each answer continues the one before: standing still is worse
+    than a seam."""
     ensemble_decay: float = 0.01
     """`ensemble`: weights fall as exp(-decay * i), i = 0 for the oldest chunk."""
     num_held: int = 0
@@ -117,7 +125,8 @@ class RealTimePlan:
         self._tick = -1
         chunk = self.policy.chunk_for(observation)
         if chunk is not None:
-            self._note_latency(chunk)
+            # How long it took says nothing: perhaps a policy had to be loaded first.
+            check_finite(chunk)
             self._take_over(0, chunk, asked=0)
         self._asked_at = 0
 
@@ -128,13 +137,16 @@ class RealTimePlan:
             self._note_latency(answer.chunk)
             if not self._active or answer.tick > self._active[-1].asked:
                 # Ticks at which the robot stood still are no part of the chunk's time.
-                num_held = self.num_held - self._held_before.pop(answer.tick, self.num_held)
+                num_held = self.num_held - self._held_before.get(answer.tick, self.num_held)
+                self._held_before = {tick: num for tick, num in self._held_before.items() if tick > answer.tick}
                 self._take_over(answer.tick + num_held, answer.chunk, asked=answer.tick)
         return self._planned()
 
     def take(self, observation: Observation) -> Planned | None:
         """Asks where a question is due; returns the action of this tick without ever waiting."""
-        if self._is_due() and self.policy.ask(observation, tick=self._tick, unfinished=self._unfinished()):
+        if self._is_due() and self.policy.ask(
+            observation, tick=self._tick, unfinished=self._unfinished(), timeout_s=self._timeout_s()
+        ):
             self._asked_at = self._tick
             self._held_before[self._tick] = self.num_held
         planned = self._planned()
@@ -157,6 +169,8 @@ class RealTimePlan:
 
     def _is_due(self) -> bool:
         num_open = self.policy.num_under_way
+        if num_open and self._is_overdue():
+            return num_open < 2 * self.max_under_way
         if num_open >= self.max_under_way:
             return False
         if self._asked_at is None or not self._active:
@@ -166,18 +180,36 @@ class RealTimePlan:
             return self._is_urgent(age)
         return age >= self.execution_horizon or self._is_urgent(age)
 
+    def _is_overdue(self) -> bool:
+        """Whether the newest question waits longer than any was answered: its answer may never come."""
+        if self._asked_at is None or not self.latency.num_answers:
+            return False
+        limit = self._horizon if self._active else max(self.latency.ticks + 1, self.execution_horizon)
+        return self._tick - self._asked_at > self.latency.longest_ticks_below(limit)
+
     def _is_urgent(self, age: int) -> bool:
         """Whether the chunk that was asked for `age` ticks ago could end before the answer to a question asked now."""
-        longest = max(self.latency.longest_ticks, age + 1 if self.policy.num_under_way else 1) + _MARGIN_TICKS
-        horizon = len(self._active[-1].chunk.actions)
-        return longest < horizon <= age + longest  # A chunk that is over before it arrives helps nobody.
+        longest = self.latency.longest_ticks_below(self._horizon - _MARGIN_TICKS)
+        longest = max(longest, age + 1 if self.policy.num_under_way else 1) + _MARGIN_TICKS
+        return longest < self._horizon <= age + longest  # A chunk that is over before it arrives helps nobody.
+
+    @property
+    def _horizon(self) -> int:
+        return len(self._active[-1].chunk.actions)
+
+    def _timeout_s(self) -> float:
+        """Returns how long an answer is of use: a robot that stands still goes on with any, however late."""
+        return self._horizon * self.latency.tick_s if self._active else math.inf
 
     def _unfinished(self) -> Unfinished | None:
         if self.chunking != RTC or not self._active:
             return None
         newest = self._active[-1]
         rest = newest.chunk.actions[self._tick - newest.start :]
-        return Unfinished(actions=rest, delay_ticks=min(self.latency.ticks, len(rest))) if len(rest) else None
+        # The new chunk must be free to differ in the part of the old one that will not be executed.
+        most = max(1, min(self._horizon - self.execution_horizon, len(rest)))
+        delay_ticks = min(self.latency.ticks_below(self._horizon), most)
+        return Unfinished(actions=rest, delay_ticks=delay_ticks) if len(rest) else None
 
     def _note_latency(self, chunk: ActionChunk) -> None:
         check_finite(chunk)

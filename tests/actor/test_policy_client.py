@@ -88,3 +88,39 @@ def test_an_answer_to_an_observation_of_long_ago_is_dropped(observation: Observa
     policy.forget()
     assert policy.chunk_for(observation) is CHUNK
     assert service.futures[0].cancelled()
+
+
+class Recorded(Service):
+    """Notes the deadlines of questions."""
+
+    def __init__(self, answer):
+        super().__init__(answer)
+        self.timeouts_s: list[float] = []
+
+    def act_async(self, observations, *, timeout_s):
+        self.timeouts_s.append(timeout_s)
+        return super().act_async(observations, timeout_s=timeout_s)
+
+
+def test_a_question_waits_no_longer_than_its_answer_is_of_use(observation: Observation):
+    service = Recorded(lambda *_: [CHUNK])
+    policy = remote(service)
+    policy.ask(observation, tick=0, timeout_s=0.4)
+    policy.ask(observation, tick=1, timeout_s=8.0)
+    policy.ask(observation, tick=2)
+    assert service.timeouts_s == [0.4, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("failure", "asks_at_once"),
+    [(DeadlineExceeded("lost"), True), (Refused("busy"), False), (PolicyError("no"), False)],
+)
+def test_only_a_refusal_makes_the_robot_wait_before_it_asks_again(
+    failure: Exception, asks_at_once: bool, observation: Observation, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(policy_client, "RETRY_AFTER_S", 60.0)
+    policy = remote(Service(lambda *_: failure))
+    policy.ask(observation, tick=0)
+    assert policy.answers() == []
+    assert policy.num_failures == 1
+    assert policy.ask(observation, tick=1) == asks_at_once

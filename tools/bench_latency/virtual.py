@@ -53,8 +53,11 @@ class LatePolicy:
         chunk.timings_ms["round_trip"] = self._draw_ms()
         return chunk
 
-    def ask(self, observation: Observation, *, tick: int, unfinished: Unfinished | None) -> bool:
+    def ask(
+        self, observation: Observation, *, tick: int, unfinished: Unfinished | None, timeout_s: float = math.inf
+    ) -> bool:
         """Notes the question of this tick."""
+        del timeout_s  # Answers are late here, never lost.
         self.question = Question(tick=tick, observation=observation, unfinished=unfinished)
         return True
 
