@@ -3,15 +3,13 @@
     submit -> queue -> gather (max_batch, max_wait_ms) -> drop the late -> decode -> policy.act -> reply
                           ^ a newer policy is taken over here, between batches
 
-A batch waits for others only while somebody who asked lately is missing from it: one robot alone never waits.
-
 A policy call that fails is repeated on halves of its batch, so that one bad request harms no other and a batch that
-is too large for the memory shrinks. A version that fails on its first request gives way to the last one that answered.
+is too large for the memory shrinks. A version that fails on its first request gives way to the last one that answered,
+where that one can answer the request. Images of requests that wait are decoded while the policy acts on others.
 Every request gets exactly one answer. Imports no torch: what a policy is made of is its own affair.
 """
 
 import logging
-import queue
 import threading
 import time
 from collections.abc import Hashable, Sequence
@@ -19,8 +17,12 @@ from collections.abc import Hashable, Sequence
 import numpy as np
 
 from learner.lifetime import Worker
-from learner.server.inference_metrics import InferenceMetrics, actor_of
+from learner.server.decoding import Decoder
+from learner.server.failures import forget_frames, has_lost_device, is_out_of_memory, release_device_memory
+from learner.server.inference_metrics import InferenceMetrics
 from learner.server.lanes import Lanes, decode_lanes, join_lanes
+from learner.server.recent_calls import RecentCalls
+from learner.server.request_queue import RequestQueue
 from learner.server.requests import Batch, LanesPolicy, LoadedPolicy, Policy, Reply, Request, refuse
 from serl_launcher.config.training import ServerConfig
 from serl_launcher.errors import HiorsError, PolicyError
@@ -31,25 +33,20 @@ from serl_launcher.types import Unfinished
 
 logger = logging.getLogger(__name__)
 
-_IDLE_S = 0.2
-_LATELY_S = 5.0
-"""Whoever asked within this time is expected to ask again."""
-
 
 class InferenceService:
     """Batches requests in a thread of its own."""
 
     def __init__(self, config: ServerConfig) -> None:
         """Answers that no policy is there until `swap` brings the first one."""
-        self._config = config
-        self._requests: queue.SimpleQueue[Request] = queue.SimpleQueue()
-        self._postponed: Request | None = None
+        self._queue = RequestQueue(max_batch=config.max_batch, max_wait_ms=config.max_wait_ms)
         self._loaded: LoadedPolicy | None = None
         self._proven: LoadedPolicy | None = None
-        self._max_batch = config.max_batch
-        self._asked_s: dict[str, float] = {}
+        self._decoder = Decoder()
+        self._device_failure: Exception | None = None
         self._worker = Worker("inference", self._work)
         self.metrics = InferenceMetrics()
+        self.recent_calls = RecentCalls()
 
     @property
     def policy_version(self) -> int:
@@ -70,6 +67,7 @@ class InferenceService:
     def stop(self) -> None:
         """Ends the thread; waiting requests are refused."""
         self._worker.stop()
+        self._decoder.stop()
 
     def check(self) -> None:
         """Raises HiorsError where the thread failed."""
@@ -77,12 +75,11 @@ class InferenceService:
 
     def figures(self) -> dict[str, float]:
         """Returns what is measured; may be called from any thread."""
-        return self.metrics.figures(self._requests.qsize())
+        return self.metrics.figures(self._queue.qsize())
 
     def swap(self, policy: Policy, version: int) -> None:
         """Takes over a policy that is ready to act; the batch under way is finished with the old one."""
         self._loaded = LoadedPolicy(policy=policy, version=version)
-        self._max_batch = self._config.max_batch
         self.metrics.swapped_s = time.monotonic()
 
     def submit(
@@ -102,57 +99,27 @@ class InferenceService:
             reply: Takes the answer.
             unfinished: What each lane is still executing; empty where that is not known.
         """
-        self._requests.put(
+        spec, decoding = self.spec, None
+        # An idle inference thread decodes itself: to hand one request over would take longer than it saves.
+        if not self._queue.is_idle and spec is not None and not isinstance(observations, Lanes):
+            decoding = self._decoder.begin(observations, spec, unfinished)
+        self._queue.put(
             Request(
                 key=request_key, observations=observations, deadline_s=deadline_monotonic, reply=reply,
-                arrived_s=time.monotonic(), unfinished=unfinished,
+                arrived_s=time.monotonic(), unfinished=unfinished, decoding=decoding,
             )
         )  # fmt: skip
 
     def _work(self, stop: threading.Event) -> None:
-        while not stop.is_set():
-            batch = self._gather()
+        while not stop.is_set() and self._device_failure is None:
+            batch = self._queue.gather()
             if batch:
                 self._answer(batch)
-        left = [] if self._postponed is None else [self._postponed]
-        while not self._requests.empty():
-            left.append(self._requests.get())
-        refuse(left, PolicyError("The learner is ending."))
-
-    def _gather(self) -> list[Request]:
-        """Returns requests that share a policy call, none after a while without any."""
-        first = self._postponed or self._next(_IDLE_S)
-        self._postponed = None
-        if first is None:
-            return []
-        batch, size = [first], len(first)
-        missing = self._expected() - {actor_of(first.key)}
-        until = time.monotonic() + self._config.max_wait_ms / 1e3
-        while size < self._max_batch:
-            request = self._next(max(until - time.monotonic(), 0.0) if missing else 0.0)
-            if request is None:
-                break
-            missing.discard(actor_of(request.key))
-            if size + len(request) > self._max_batch:
-                self._postponed = request
-                break
-            batch.append(request)
-            size += len(request)
-        return batch
-
-    def _next(self, timeout_s: float) -> Request | None:
-        try:
-            request = self._requests.get(timeout=timeout_s) if timeout_s > 0 else self._requests.get_nowait()
-        except queue.Empty:
-            return None
-        self._asked_s[actor_of(request.key)] = request.arrived_s
-        return request
-
-    def _expected(self) -> set[str]:
-        """Returns who asked lately."""
-        since = time.monotonic() - _LATELY_S
-        self._asked_s = {actor: at_s for actor, at_s in self._asked_s.items() if at_s >= since}
-        return set(self._asked_s)
+        refuse(self._queue.drain(), PolicyError("The learner is ending."))
+        if self._device_failure is not None:
+            raise PolicyError(
+                f"The GPU is lost to this process, which must be started again: {self._device_failure}"
+            ) from self._device_failure
 
     def _answer(self, requests: list[Request]) -> None:
         requests = self._without_expired(requests)
@@ -176,11 +143,12 @@ class InferenceService:
         if not batch:
             return
         started = time.monotonic()
-        try:
-            actions = _call(loaded.policy, join_lanes([lanes for _, lanes in batch]))
-        except Exception as exc:  # Whatever a model raises must reach the actors, and must not end the thread.
-            self._recover(loaded, batch, exc)
+        lanes = join_lanes([lanes for _, lanes in batch])
+        actions = _attempt(loaded.policy, lanes)
+        if isinstance(actions, Exception):
+            self._recover(loaded, batch, actions)
             return
+        self.recent_calls.note(lanes)
         self.metrics.note_call(len(actions), 1e3 * (time.monotonic() - started))
         first = 0
         for request, lanes in batch:
@@ -189,34 +157,57 @@ class InferenceService:
             if np.isfinite(rows).all():
                 self._reply(loaded, request, rows, started_s=started)
             else:
-                refusal = f"Policy {loaded.version} gave actions that are not finite; the robot must hold."
-                self._recover(loaded, [(request, lanes)], PolicyError(refusal))
+                self._recover(loaded, [(request, lanes)], _not_finite(loaded))
 
     def _recover(self, loaded: LoadedPolicy, batch: Batch, exc: Exception) -> None:
         """Answers a batch whose call failed: by halves, by the last version that answered, or with the error."""
         self.metrics.num_failed_calls += 1
+        if has_lost_device(exc):
+            self._device_failure = exc
+            self._refuse(batch, exc)
+            return
+        if is_out_of_memory(exc):
+            release_device_memory()
         if len(batch) > 1:
             half = len(batch) // 2
-            if _is_out_of_memory(exc):
-                self._max_batch = max(1, sum(len(lanes) for _, lanes in batch) // 2)
-                logger.warning("Out of memory; batches have at most %d observations now.", self._max_batch)
+            if is_out_of_memory(exc):
+                self._queue.max_batch = max(1, sum(len(lanes) for _, lanes in batch) // 2)
+                logger.warning("Out of memory; batches have at most %d observations now.", self._queue.max_batch)
             self._act(loaded, batch[:half])
             self._act(self._trusted(loaded), batch[half:])
             return
-        proven = self._proven
-        if proven is not None and proven.version != loaded.version:
-            logger.warning(
-                "Policy %d failed on its first requests: %s Actors go on with policy %d.",
-                loaded.version, exc, proven.version,
-            )  # fmt: skip
-            if self._loaded is loaded:
-                self._loaded = proven
-            self._act(proven, batch)
+        if self._fall_back(loaded, batch, exc):
             return
         if not isinstance(exc, HiorsError):
             logger.error("Policy %d failed.", loaded.version, exc_info=exc)
-        self.metrics.num_refused += len(batch[0][1])
-        refuse([batch[0][0]], exc)
+        self._refuse(batch, exc)
+
+    def _fall_back(self, loaded: LoadedPolicy, batch: Batch, exc: Exception) -> bool:
+        """Has the last version that answered try one request; goes on with it where it can: then the new one is bad.
+
+        Where it fails as well, the request is bad, and says nothing of the new version.
+        """
+        proven = self._proven
+        if proven is None or proven.version == loaded.version:
+            return False
+        started = time.monotonic()
+        [(request, lanes)] = batch
+        actions = _attempt(proven.policy, lanes)
+        if isinstance(actions, Exception) or not np.isfinite(actions).all():
+            return False
+        logger.warning(
+            "Policy %d failed on its first requests: %s Actors go on with policy %d.",
+            loaded.version, exc, proven.version,
+        )  # fmt: skip
+        if self._loaded is loaded:
+            self._loaded = proven
+        self.metrics.note_call(len(actions), 1e3 * (time.monotonic() - started))
+        self._reply(proven, request, actions, started_s=started)
+        return True
+
+    def _refuse(self, batch: Batch, exc: Exception) -> None:
+        self.metrics.num_refused += sum(len(lanes) for _, lanes in batch)
+        refuse([request for request, _ in batch], exc)
 
     def _trusted(self, loaded: LoadedPolicy) -> LoadedPolicy:
         """Returns the version in force, unless a newer one came meanwhile: a batch has one version or falls back."""
@@ -238,7 +229,18 @@ class InferenceService:
         request.reply(reply, np.ascontiguousarray(actions, np.float32))
 
 
-def _call(policy: Policy, lanes: Lanes) -> np.ndarray:
+def _attempt(policy: Policy, lanes: Lanes) -> np.ndarray | Exception:
+    """Returns actions or what went wrong, by then without the memory that the failed call held."""
+    try:
+        return call(policy, lanes)
+    except Exception as exc:  # Whatever a model raises must reach the actors, and must not end the thread.
+        failure = exc
+    forget_frames(failure)
+    return failure
+
+
+def call(policy: Policy, lanes: Lanes) -> np.ndarray:
+    """Returns float32 [B, H, A], telling the policy as much as it can be told."""
     if (lanes.image_valid is not None or lanes.unfinished) and isinstance(policy, LanesPolicy):
         return policy.act_on(lanes)
     return policy.act(lanes.images, lanes.state, lanes.prompts)
@@ -248,7 +250,8 @@ def _decoded_or_refused(request: Request, spec: RobotSpec) -> Lanes | None:
     try:
         if isinstance(request.observations, Lanes):
             return request.observations
-        return decode_lanes(request.observations, spec, request.unfinished)
+        ahead = None if request.decoding is None else request.decoding.take(spec)
+        return decode_lanes(request.observations, spec, request.unfinished) if ahead is None else ahead
     except Exception as exc:  # A mistake of ours in one request must not end the thread that answers all of them.
         if not isinstance(exc, HiorsError | ValueError):
             logger.exception("A request could not be decoded.")
@@ -256,6 +259,5 @@ def _decoded_or_refused(request: Request, spec: RobotSpec) -> Lanes | None:
         return None
 
 
-def _is_out_of_memory(exc: BaseException) -> bool:
-    """Whether a model ran out of memory: numpy, torch on a CPU (a RuntimeError) and torch on a GPU all say so."""
-    return isinstance(exc, MemoryError) or type(exc).__name__ == "OutOfMemoryError" or "allocate memory" in str(exc)
+def _not_finite(loaded: LoadedPolicy) -> PolicyError:
+    return PolicyError(f"Policy {loaded.version} gave actions that are not finite; the robot must hold.")

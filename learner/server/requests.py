@@ -6,6 +6,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
+from learner.server.decoding import Decoding
 from learner.server.lanes import Lanes
 from serl_launcher.errors import HiorsError, PolicyError
 from serl_launcher.events import EncodedObservation
@@ -58,6 +59,8 @@ class Request:
     reply: Reply
     arrived_s: float
     unfinished: Sequence[Unfinished | None] = ()
+    decoding: Decoding | None = None
+    """Observations that began to be decoded when they came; None: they are decoded when their turn comes."""
 
     def __len__(self) -> int:
         """Returns the number of observations."""
