@@ -5,7 +5,7 @@
     anything bad ->            <- traceback (text), close 1011
 
 One event loop serves all clients and answers their pings; policies run in the inference thread, which batches what
-waits together. GET /healthz is answered at any time.
+waits together. GET /healthz is answered at any time: 503 before a policy is loaded, 200 from then on.
 """
 
 import asyncio
@@ -39,6 +39,7 @@ INTERNAL_ERROR = 1011
 CLOSE_REASON = "Internal server error. Traceback included in previous frame."
 MAX_INLINE_PIXELS = 3 * 256 * 256
 """Observations with more pixels are prepared in another thread, so that resizing holds up no other client."""
+_NOT_READY = (HTTPStatus.SERVICE_UNAVAILABLE, "No policy is published yet. The trainer publishes one when it starts.\n")
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -103,9 +104,10 @@ class Endpoint:
             await self._server.wait_closed()
 
     def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
-        """Answers health checks and refuses clients without the key; None goes on with the handshake."""
+        """Answers health checks, refuses clients without the key, or before a policy is there; None: the handshake."""
+        is_ready = self._inference.policy_version >= 0
         if request.path == "/healthz":
-            return connection.respond(HTTPStatus.OK, "OK\n")
+            return connection.respond(HTTPStatus.OK, "OK\n") if is_ready else connection.respond(*_NOT_READY)
         given = request.headers.get("Authorization", "").encode()
         if self._config.api_key is not None:
             wanted = f"Api-Key {self._config.api_key}".encode()
@@ -114,7 +116,7 @@ class Endpoint:
                 return connection.respond(
                     HTTPStatus.UNAUTHORIZED, "Expected the header `Authorization: Api-Key <key>` with a valid key.\n"
                 )
-        return None
+        return None if is_ready else connection.respond(*_NOT_READY)
 
     async def _serve_client(self, connection: ServerConnection) -> None:
         self.num_connections += 1

@@ -85,7 +85,7 @@ class LearnerServer:
         """Returns what the status file tells; called from another thread."""
         counts = self._journal.counts()
         return {
-            "ready": self._is_ready,
+            "ready": self._is_ready and (self._collects_only or self._inference.policy_version >= 0),
             "num_steps": counts.num_steps,
             "num_episodes": counts.num_episodes,
             "num_sealed_episodes": counts.num_sealed_episodes,
@@ -191,9 +191,6 @@ def policy_loader(config: ServerConfig) -> Callable[[Path], Policy]:
         from serl_launcher.policies.any_policy import load_any_policy
 
         torch.set_num_threads(config.num_threads)
-        device = config.device
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        return load_any_policy(path, device=device).eval()
+        return load_any_policy(path, device=config.device).eval()
 
     return load

@@ -3,18 +3,21 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from learner.lifetime import Worker
-from learner.server.inference import InferenceService
-from learner.server.requests import Policy
+from learner.server.inference import InferenceService, call
+from learner.server.lanes import Lanes
+from learner.server.requests import LanesPolicy, Policy
 from serl_launcher import publication
 from serl_launcher.errors import HiorsError, PolicyError
 from serl_launcher.images import stack_images
 from serl_launcher.publication import Publication
+from serl_launcher.types import Unfinished
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +59,7 @@ class PolicyWatcher:
         try:
             publication.verify(newest.path)
             policy = self._load(newest.path)
-            warm_up(policy)
+            warm_up(policy, self._inference.recent_calls.newest())
         except (HiorsError, OSError, RuntimeError, ValueError, MemoryError) as exc:
             if self._newest() == newest:  # Otherwise it was deleted while it was read: newer ones are there.
                 logger.warning("Policy %d is not taken over, actors keep the one before: %s", newest.version, exc)
@@ -83,14 +86,28 @@ class PolicyWatcher:
             stop.wait(PERIOD_S)
 
 
-def warm_up(policy: Policy) -> None:
-    """Lets a policy act once on nothing, so that the first robot does not wait for memory and kernels.
+def warm_up(policy: Policy, recent: Sequence[Lanes] = ()) -> None:
+    """Lets a policy act, so that no robot waits for memory, kernels, recordings or compilations.
+
+    Args:
+        policy: It acts on nothing, then on what it has just said itself, where it can continue chunks.
+        recent: Calls of the policy before; the robots will make the same ones.
 
     Raises:
         PolicyError: Its actions are not finite.
     """
     spec = policy.spec
     images = stack_images([np.zeros(camera.shape, np.uint8) for camera in spec.cameras])[None]
-    actions = policy.act(images, np.zeros((1, spec.state_dim), np.float32), ["warm up"])
+    nothing = Lanes(images=images, state=np.zeros((1, spec.state_dim), np.float32), prompts=["warm up"])
+    [chunk] = _finite_actions(policy, nothing)
+    if isinstance(policy, LanesPolicy):
+        _finite_actions(policy, replace(nothing, unfinished=(Unfinished(actions=chunk, delay_ticks=1),)))
+    for lanes in recent:
+        _finite_actions(policy, lanes)
+
+
+def _finite_actions(policy: Policy, lanes: Lanes) -> np.ndarray:
+    actions = call(policy, lanes)
     if not np.isfinite(actions).all():
         raise PolicyError("Its actions on a black picture are not finite.")
+    return actions

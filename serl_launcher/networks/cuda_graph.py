@@ -8,7 +8,8 @@ Legend: B observations, G draws, H chunk horizon, A action width.
 """
 
 import logging
-from collections import OrderedDict
+import threading
+from collections import OrderedDict, defaultdict
 from dataclasses import dataclass, fields
 
 import torch
@@ -21,9 +22,11 @@ from serl_launcher.networks.pi0 import ModelInputs
 
 logger = logging.getLogger(__name__)
 
-MAX_GRAPHS = 8
-"""Recorded shapes that are kept; the least recently used goes first."""
+MAX_GRAPHS = 32
+"""Recorded shapes that are kept; the least recently used goes first. Five batch sizes with the buckets of prompts."""
 _WARM_UPS = 3
+_device_locks: defaultdict[torch.device, threading.Lock] = defaultdict(threading.Lock)
+"""A policy acts while the next one is recorded in another thread: no graph may be launched during that."""
 
 
 @dataclass(slots=True)
@@ -59,12 +62,14 @@ class GraphedSampler:
         steps = self._network.config.num_steps if num_steps is None else num_steps
         tensors = [getattr(inputs, field.name) for field in fields(ModelInputs)]
         key = (steps, *((tuple(t.shape), t.dtype) for t in (*tensors, noise)))
-        if key not in self._recordings:
-            self._recordings[key] = self._record(inputs, noise, steps)
-            if len(self._recordings) > MAX_GRAPHS:
-                self._recordings.popitem(last=False)
-        self._recordings.move_to_end(key)
-        return self._recordings[key].replay(inputs, noise)
+        with torch.cuda.device(noise.device):
+            if key not in self._recordings:
+                self._recordings[key] = self._record(inputs, noise, steps)
+                if len(self._recordings) > MAX_GRAPHS:
+                    self._recordings.popitem(last=False)
+            self._recordings.move_to_end(key)
+            with _device_locks[noise.device]:
+                return self._recordings[key].replay(inputs, noise)
 
     def _record(self, inputs: ModelInputs, noise: Tensor, steps: int) -> _Recording:
         own = ModelInputs(**{field.name: getattr(inputs, field.name).clone() for field in fields(ModelInputs)})
@@ -77,7 +82,9 @@ class GraphedSampler:
                 self._network.sample(own, own_noise, steps)
         torch.cuda.current_stream().wait_stream(side)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._pool):
+        # Other threads load and act meanwhile: only what this one does may spoil the recording.
+        recording = torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local")
+        with _device_locks[noise.device], recording:
             actions = self._network.sample(own, own_noise, steps)
         logger.debug("Recorded a CUDA graph for %d observations, %d draws, %d steps.", *noise.shape[:2], steps)
         return _Recording(graph, own, own_noise, actions)

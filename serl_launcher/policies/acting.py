@@ -4,14 +4,15 @@ Legend: B observations, N chunks per observation, H chunk horizon, M padded acti
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import Protocol
+from dataclasses import fields, replace
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from serl_launcher.batch_sizes import padded_size
 from serl_launcher.config.acting import ActingConfig
 from serl_launcher.networks.chunking import ChunkUnderWay, ConditionedFlow, GuidedFlow
 from serl_launcher.networks.cuda_graph import GraphedSampler
@@ -19,6 +20,9 @@ from serl_launcher.networks.frozen import FrozenPi0
 from serl_launcher.networks.pi0 import ModelInputs, Pi0
 from serl_launcher.networks.sampling import Flow, NetworkFlow, sample_euler
 from serl_launcher.types import Unfinished
+
+Rows = TypeVar("Rows", ModelInputs, ChunkUnderWay)
+"""Tensors that all have B rows."""
 
 PROMPT_BUCKET = 16
 """On a GPU prompts are cut to a multiple of so many tokens: few shapes, hence few graphs."""
@@ -44,6 +48,7 @@ class NetworkSampler:
     def __init__(self, network: Pi0) -> None:
         self._network = network
         self.sample = network.sample
+        self.has_few_shapes = False
 
     def flow(self, inputs: ModelInputs) -> Flow:
         """Returns the velocity field, with gradients with respect to the actions."""
@@ -65,10 +70,15 @@ class FrozenSampler:
         self._cut = cut_prompts if on_gpu else _as_they_are
         if on_gpu and config.cuda_graph:
             self._sample = GraphedSampler(self._frozen).sample
+        self.has_few_shapes = config.compile or (on_gpu and config.cuda_graph)
+        """Whether every other batch size costs a compilation or a recording, so that batches are padded."""
 
     def sample(self, inputs: ModelInputs, noise: Float[Tensor, "B N H M"]) -> Float[Tensor, "B N H M"]:
         """Returns normalised chunks."""
-        return self._sample(self._cut(inputs), noise)
+        inputs = self._cut(inputs)
+        if not self.has_few_shapes:
+            return self._sample(inputs, noise)
+        return self._sample(_padded(inputs), _with_last_repeated(noise))[: len(noise)]
 
     def flow(self, inputs: ModelInputs) -> Flow:
         """Returns the velocity field, with gradients with respect to the actions."""
@@ -93,15 +103,28 @@ def sample_after(
     trained_delay: int,
 ) -> Float[Tensor, "B H M"]:
     """Returns normalised chunks that continue the ones under way, as `config.chunking` says."""
+    num_rows = len(noise)
+    if sampler.has_few_shapes:
+        inputs, under_way, noise = _padded(inputs), _padded(under_way), _with_last_repeated(noise)
     flow = sampler.flow(inputs)
     is_trained = trained_delay > 0 and int(under_way.delay.max()) <= trained_delay
     if config.chunking == "given" or (config.chunking == "auto" and is_trained):
         given = ConditionedFlow(flow, under_way)
-        return sample_euler(given, given.begin(noise), num_steps)
+        return sample_euler(given, given.begin(noise), num_steps)[:num_rows]
     # A step of 1/n moves by guidance/n of the error: more than n overshoots, and the chunk may end far from both.
     strength = min(config.max_guidance, float(num_steps))
     guided = GuidedFlow(flow, under_way, schedule=config.chunking_schedule, max_guidance=strength)
-    return sample_euler(guided, noise, num_steps)
+    return sample_euler(guided, noise, num_steps)[:num_rows]
+
+
+def _padded(rows: Rows) -> Rows:
+    """Returns as many rows as a padded batch has; the last is repeated, for rows do not see each other."""
+    return replace(rows, **{field.name: _with_last_repeated(getattr(rows, field.name)) for field in fields(rows)})
+
+
+def _with_last_repeated(tensor: Tensor) -> Tensor:
+    missing = padded_size(len(tensor)) - len(tensor)
+    return torch.cat([tensor, tensor[-1:].expand(missing, *tensor.shape[1:])]) if missing else tensor
 
 
 def stack_unfinished(

@@ -9,10 +9,12 @@ from websockets.exceptions import ConnectionClosedError, InvalidStatus
 from websockets.sync.client import connect
 
 from learner.serve.arguments import parse, predicts_deltas
-from learner.serve.endpoint import EndpointConfig
+from learner.serve.endpoint import Endpoint, EndpointConfig, EndpointThread
 from learner.serve.packing import pack, unpack
 from learner.serve.recording import Recording, read_record
 from learner.serve.robots import policy_spec, served_robot
+from learner.server.inference import InferenceService
+from serl_launcher.config.training import ServerConfig
 from serl_launcher.errors import ConfigError
 from serl_launcher.transforms import robot_transforms
 from tests.learner.serve.serving import OBSERVATION, SPEC, Repeats, serving
@@ -122,6 +124,28 @@ def test_clients_that_ask_together_share_policy_calls():
             client.join(20)
     assert sum(policy.batch_sizes) == 6
     assert max(policy.batch_sizes) > 1
+
+
+def test_before_a_policy_is_loaded_nobody_is_told_that_it_is_ready():
+    inference = InferenceService(ServerConfig())
+    endpoint = Endpoint(EndpointConfig(port=0), inference, lambda: served_robot(SPEC))
+    thread = EndpointThread(endpoint)
+    thread.start()
+    inference.start()
+    try:
+        with pytest.raises(urllib.error.HTTPError) as unhealthy:
+            health(endpoint.port)
+        assert unhealthy.value.code == 503
+        assert b"No policy" in unhealthy.value.read()
+        with pytest.raises(InvalidStatus) as refused:
+            ask(endpoint.port)
+        assert refused.value.response.status_code == 503
+        inference.swap(Repeats(), 0)
+        assert health(endpoint.port) == (200, b"OK\n")
+        assert ask(endpoint.port)["actions"].shape == (4, 2)
+    finally:
+        thread.stop()
+        inference.stop()
 
 
 def test_a_client_needs_the_key():

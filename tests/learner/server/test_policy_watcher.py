@@ -1,4 +1,5 @@
 import logging
+import time
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,8 @@ from learner.server.policy_watcher import PolicyWatcher
 from serl_launcher.config.training import ServerConfig
 from serl_launcher.errors import CheckpointError
 from serl_launcher.publication import Publisher
-from tests.learner.server.test_inference import SPEC
+from serl_launcher.types import Unfinished
+from tests.learner.server.test_inference import SPEC, Inbox, observe
 
 
 class StillPolicy:
@@ -61,6 +63,58 @@ def test_a_new_policy_is_warmed_up_and_taken_over_once(tmp_path, watcher, infere
     watcher.look()
     assert inference.policy_version == 5
     assert [policy.num_calls for policy in loaded] == [1]
+
+
+class Shapes(StillPolicy):
+    """Notes batch sizes, prompts and whether chunks were continued."""
+
+    def __init__(self, path):
+        super().__init__(path)
+        self.calls = []
+
+    def act(self, images, state, prompts):
+        self.calls.append((len(prompts), sorted(set(prompts)), False))
+        assert images.shape == (len(prompts), 1, 8, 8, 3)
+        return super().act(images, state, prompts)
+
+    def act_on(self, lanes):
+        actions = self.act(lanes.images, lanes.state, lanes.prompts)
+        self.calls[-1] = (*self.calls[-1][:2], any(lanes.unfinished))
+        return actions
+
+
+def test_a_new_policy_is_warmed_up_with_the_calls_that_robots_make(tmp_path, inference):
+    loaded = []
+
+    def load(path):
+        loaded.append(Shapes(path))
+        return loaded[-1]
+
+    watcher, publisher, inbox = PolicyWatcher(tmp_path, load, inference), Publisher(tmp_path), Inbox()
+    publish(publisher, 1)
+    watcher.look()
+    assert loaded[0].calls == [(1, ["warm up"], False), (1, ["warm up"], True)]
+    inference.start()
+    rest = [Unfinished(actions=np.ones((2, 2), np.float32), delay_ticks=1)]
+    for key, (size, unfinished) in enumerate(((1, ()), (3, ()), (4, ()), (1, rest), (1, ()))):
+        observations = [observe(0.1)] * size
+        inference.submit(key, observations, time.monotonic() + 5, inbox.reply_to(key), unfinished)
+        inbox.wait_for(key + 1)
+    inference.stop()
+    publish(publisher, 2)
+    watcher.look()
+    # A batch of 3 is padded to 4, which is a call of the same shapes.
+    assert sorted(loaded[1].calls[2:]) == [(1, ["go"], False), (1, ["go"], True), (4, ["go"], False)]
+
+
+def test_a_policy_that_cannot_continue_a_chunk_is_not_taken_over(tmp_path, inference):
+    class Stuck(Shapes):
+        def act_on(self, lanes):
+            return np.full((1, 3, 2), np.nan)
+
+    publish(Publisher(tmp_path), 1)
+    PolicyWatcher(tmp_path, Stuck, inference).look()
+    assert inference.policy_version == -1
 
 
 def test_only_the_newest_is_loaded(tmp_path, watcher, inference, loaded):

@@ -11,6 +11,7 @@ from serl_launcher.config.acting import ActingConfig
 from serl_launcher.config.tuning import LoraConfig, TuningConfig
 from serl_launcher.errors import ConfigError
 from serl_launcher.networks.features import encode
+from serl_launcher.networks.frozen import FrozenPi0
 from serl_launcher.policies import load_policy, save_policy
 from serl_launcher.types import Unfinished
 from tests.serl_launcher.policies.conftest import make_policy
@@ -57,6 +58,30 @@ def test_a_frozen_policy_acts_the_same(config, spec, tokenizer, batch):
         frozen.act(**batch, generator=generator()), plain.act(**batch, generator=generator()), rtol=1e-4, atol=1e-5
     )
     assert not any(parameter.requires_grad for parameter in frozen.parameters())
+
+
+def test_where_every_shape_costs_a_compilation_batches_are_padded_and_answers_stay(
+    config, spec, tokenizer, batch, monkeypatch
+):
+    monkeypatch.setattr(FrozenPi0, "compile_", lambda _network: None)
+    compiling = dataclasses.replace(config, acting=ActingConfig(compile=True))
+    plain, padding = (make_policy(each, spec, tokenizer).freeze_() for each in (config, compiling))
+    three = {key: value[:3] for key, value in batch.items()}
+    unfinished = [Unfinished(actions=np.zeros((4, 3), np.float32), delay_ticks=2)] * 3
+    sizes = []
+    encode_all = FrozenPi0.encode
+
+    def encode_noting(network, inputs):
+        sizes.append(len(inputs.tokens))
+        return encode_all(network, inputs)
+
+    monkeypatch.setattr(FrozenPi0, "encode", encode_noting)
+    for act in (
+        lambda policy: policy.act(**three, generator=generator()),
+        lambda policy: policy.act_on(observed(three, unfinished), generator=generator()),
+    ):
+        np.testing.assert_allclose(act(padding), act(plain), rtol=1e-4, atol=1e-5)
+    assert sizes == [4, 3, 4, 3]
 
 
 @pytest.mark.parametrize("frozen", [False, True])
