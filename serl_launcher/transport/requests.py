@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
-from serl_launcher.errors import DeadlineExceeded, HiorsError
+from serl_launcher.errors import DeadlineExceeded, HiorsError, ProtocolError
 from serl_launcher.transport.messages import Act, ActReply, Fetch, FetchReply
 
 T = TypeVar("T")
@@ -68,6 +68,10 @@ class RequestTable:
             result = request.read(answer, frames)
         except HiorsError as exc:
             request.future.set_exception(exc)
+        except Exception as exc:  # Whoever waits must hear of it, and the thread that reads answers must go on.
+            unreadable = ProtocolError(f"The answer to {request.what} cannot be read: {type(exc).__name__}: {exc}")
+            unreadable.__cause__ = exc
+            request.future.set_exception(unreadable)
         else:
             request.future.set_result(result)
 
