@@ -242,7 +242,7 @@ def _service(shared: _Shared, spec: RobotSpec) -> ActionService:
     from actor.local_policy import FollowingPolicy  # Brings torch, which a robot machine need not have.
 
     cache = RunDirectory.of(config).root / "fetched_policies"
-    return FollowingPolicy(shared.client, spec, cache=cache, seed=config.seed)
+    return FollowingPolicy(shared.client, spec, cache=cache, seed=config.seed, device=config.actor.device)
 
 
 def _policy(

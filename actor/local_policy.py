@@ -14,7 +14,7 @@ import torch
 
 from actor.policy_client import COMPLAIN_EVERY_S, STOP_POLL_S, TEMPORARY
 from actor.progress import Throttle
-from serl_launcher.errors import DeadlineExceeded, SpecMismatch
+from serl_launcher.errors import DeadlineExceeded, HiorsError, PolicyError, SpecMismatch
 from serl_launcher.images import decode_image, encode_image, stack_images
 from serl_launcher.policies.any_policy import load_any_policy
 from serl_launcher.policies.pi0 import Pi0Policy
@@ -50,7 +50,7 @@ class LocalPolicy:
         self.version = version
         self._spec = spec
         self._policy = load_any_policy(directory, device=device)
-        self._generator = torch.Generator(device=device).manual_seed(seed)
+        self._generator = torch.Generator(device=self._policy.device).manual_seed(seed)
         check_same_robot(self._policy.spec, spec, directory)
 
     def act(self, observations: list[Observation], unfinished: Sequence[Unfinished | None] = ()) -> list[ActionChunk]:
@@ -70,11 +70,30 @@ class LocalPolicy:
             actions = self._policy.act(seen.images, seen.state, seen.prompts, generator=self._generator)
         return [ActionChunk(actions=chunk, policy_version=self.version) for chunk in actions]
 
+    def warm_up(self, observations: Sequence[Observation] = ()) -> None:
+        """Acts on observations, or on nothing, so that the first real call does not wait for memory and kernels.
+
+        Raises:
+            PolicyError: The actions are not finite.
+        """
+        seen = list(observations) or [_nothing(self._spec)]
+        noise = self._generator.get_state()  # What robots get must not depend on how this was warmed up.
+        chunks = self.act(seen)
+        chunks += self.act(seen, [Unfinished(actions=chunk.actions, delay_ticks=1) for chunk in chunks])
+        self._generator.set_state(noise)
+        if not all(np.isfinite(chunk.actions).all() for chunk in chunks):
+            raise PolicyError("Its actions are not finite.")
+
     def _images_of(self, observation: Observation) -> np.ndarray:
         """Returns uint8 [C, H, W, 3] as the learner would see them, with the losses of the camera's encoding."""
         cameras = [self._spec.camera(name) for name in self._policy.spec.camera_names]
         encoded = [encode_image(observation.images[camera.name], camera) for camera in cameras]
         return stack_images([decode_image(image, camera.shape) for image, camera in zip(encoded, cameras, strict=True)])
+
+
+def _nothing(spec: RobotSpec) -> Observation:
+    images = {camera.name: np.zeros(camera.shape, np.uint8) for camera in spec.cameras}
+    return Observation(images=images, state=np.zeros(spec.state_dim, np.float32), prompt="warm up")
 
 
 class Announced(Protocol):
@@ -98,15 +117,20 @@ class Publications(Protocol):
 
 
 class FollowingPolicy:
-    """Answers with the newest published weights, in a thread of this process; it changes them between chunks only."""
+    """Answers with the newest usable weights, in a thread of this process; it changes them between chunks only."""
 
-    def __init__(self, publications: Publications, spec: RobotSpec, *, cache: Path, seed: int) -> None:
-        """Prepares to follow what the learner announces; versions are kept below `cache`."""
+    def __init__(
+        self, publications: Publications, spec: RobotSpec, *, cache: Path, seed: int, device: str = "cpu"
+    ) -> None:
+        """Prepares to follow what the learner announces; versions are kept below `cache` and run on `device`."""
         self._publications = publications
         self._spec = spec
         self._cache = cache
         self._seed = seed
+        self._device = device
         self._current: LocalPolicy | None = None
+        self._bad_version: int | None = None
+        self._newest_seen: Sequence[Observation] = ()
         self._complaint = Throttle(COMPLAIN_EVERY_S)
         # One thread each: the noise depends on the order of calls, and a slow fetch delays no action.
         self._acting = ThreadPoolExecutor(1, thread_name_prefix="local-policy")
@@ -130,8 +154,14 @@ class FollowingPolicy:
                 raise DeadlineExceeded("The learner has published no policy yet.")
             time.sleep(STOP_POLL_S)
         assert self._current is not None
+        self._newest_seen = observations
         started_s = time.monotonic()
-        chunks = self._current.act(observations, unfinished)
+        try:
+            chunks = self._current.act(observations, unfinished)
+        except HiorsError:
+            raise
+        except Exception as exc:  # Whatever a model raises: the robot holds and asks again.
+            raise PolicyError(f"Policy {self._current.version} failed: {type(exc).__name__}: {exc}") from exc
         ended_s = time.monotonic()
         timings = {
             "queue": 1e3 * (started_s - began_s), "model": 1e3 * (ended_s - started_s),
@@ -145,11 +175,11 @@ class FollowingPolicy:
         """Begins to fetch a newer announced version; returns whether there are weights at all."""
         announcement = self._publications.announcement
         version = -1 if announcement is None else announcement.policy_version
-        is_new = version >= 0 and (self._current is None or self._current.version != version)
+        known = (-1, self._bad_version, None if self._current is None else self._current.version)
         if self._fetch is not None and self._fetch.done():
             self._fetch.result()
             self._fetch = None
-        if is_new and self._fetch is None:
+        if version not in known and self._fetch is None:
             self._fetch = self._fetching.submit(self._take_over, version)
         return self._current is not None
 
@@ -158,14 +188,21 @@ class FollowingPolicy:
             directory = self._publications.fetch_policy(
                 version, self._cache / f"{version:08d}", timeout_s=FETCH_TIMEOUT_S
             )
-        except TEMPORARY as exc:
+        except (*TEMPORARY, OSError) as exc:  # OSError: a full disk may have room again later.
             if self._complaint.is_due():
                 logger.warning("Policy %d cannot be fetched: %s The actor goes on with what it has.", version, exc)
             return
-        self._current = LocalPolicy(directory, self._spec, seed=self._seed + version, version=version)
+        try:
+            policy = LocalPolicy(directory, self._spec, seed=self._seed + version, version=version, device=self._device)
+            policy.warm_up(self._newest_seen)
+        except (HiorsError, OSError, RuntimeError, ValueError, MemoryError) as exc:
+            self._bad_version = version  # Once only: what is bad stays bad.
+            logger.warning("Policy %d is not taken over, the actor goes on with what it has: %s", version, exc)
+            return
+        self._current = policy
         for older in self._cache.iterdir():
             if older != directory:
-                shutil.rmtree(older)
+                shutil.rmtree(older, ignore_errors=True)
         logger.info("Policy %d loaded.", version)
 
 

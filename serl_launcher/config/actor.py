@@ -30,6 +30,8 @@ class ActorConfig:
     policy: str = "remote"
     """`remote`: ask the learner. `local`: fetch the weights and run them here (needs the `policy` extra). `random`:
     random actions, to try a simulator out."""
+    device: str = "auto"
+    """Where `local` runs them: `cpu`, `cuda`, `cuda:1`, ...; `auto`: a GPU where there is one."""
     execution_horizon: int = 8
     """Actions of a chunk that are executed before the next is asked for. A robot whose time does not wait
     (environment.realtime_factor = 1) goes on executing until the answer is there."""
