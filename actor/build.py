@@ -176,6 +176,7 @@ def _rollout(shared: _Shared, env: RobotEnv, service: ActionService, *, lane: in
         progress=shared.progress,
         clearance=shared.clearance,
         pacer=Pacer(1 / speed if speed and not keeps_time(env) else 0.0),
+        bus=shared.beside.bus,
         seed_offset=actor.seed_offset,
         timings=TimingLog(path=run.metrics / f"{name}-timings.jsonl"),
         recovery=None if console is None else console.recovery,

@@ -77,6 +77,11 @@ class Recorder:
         """Whether the end of an episode still waits for room on the disk."""
         return self._unwritten_end is not None
 
+    @property
+    def is_open(self) -> bool:
+        """Whether an episode is under way."""
+        return self._episode is not None
+
     def close_abandoned(self, *, only_own: bool = False) -> int:
         """Ends the episodes that a killed predecessor, or a full disk, left open as aborted; returns how many.
 
@@ -90,7 +95,7 @@ class Recorder:
         abandoned = [found for found in self.log.open_episodes() if not only_own or found[0] == self._begun_id]
         for episode_id, num_steps in abandoned:
             logger.warning("Episode %s was cut off after %d steps; it is recorded as aborted.", episode_id, num_steps)
-            self._append_end(episode_id, num_steps, self._nothing_seen(), (Outcome.ABORTED, ""))
+            self._abort(episode_id, num_steps)
         return len(abandoned)
 
     def begin(self, number: int, *, seed: int, prompt: str) -> str:
@@ -124,19 +129,20 @@ class Recorder:
         Raises:
             RecordingError: The final observation cannot be recorded; the episode is ended as aborted without one.
         """
-        if self._episode is not None and self.num_steps > 0:
-            episode_id = self._episode.episode_id
-            try:
-                with self._explained("the final observation", episode_id):
-                    final = encode_observation(observation, self.spec)
-                    self._append_end(episode_id, self.num_steps, final, (outcome, labelled_by))
-            except RecordingError:
-                self._append_end(episode_id, self.num_steps, self._nothing_seen(), (Outcome.ABORTED, ""))
-                self._episode = None
-                raise
-            self.last_episode_id = episode_id
-            self.last_number, self.last_outcome = self.number, outcome
-        self._episode = None
+        episode, self._episode = self._episode, None
+        if episode is None or self.num_steps == 0:
+            return
+        try:
+            with self._explained("the final observation", episode.episode_id):
+                final = encode_observation(observation, self.spec)
+                ended = EpisodeEnded(episode.episode_id, self.num_steps, final, outcome, labelled_by, time.time())
+                check_recordable(ended, self.spec)
+        except RecordingError:
+            self._abort(episode.episode_id, self.num_steps)
+            raise
+        # Labels are about it from now on, also where the disk refuses its end for a while.
+        self.last_episode_id, self.last_number, self.last_outcome = episode.episode_id, self.number, outcome
+        self._write_end(ended)
 
     def label(self, episode_id: str, outcome: Outcome, labelled_by: str) -> None:
         """Judges an earlier episode, or corrects its label; the newest label counts."""
@@ -166,14 +172,10 @@ class Recorder:
             proposal=None if proposal is None else encode_vector(proposal, self.spec.action_dim, "proposal"),
         )
 
-    def _append_end(
-        self, episode_id: str, num_steps: int, final: EncodedObservation, judgement: tuple[Outcome, str]
-    ) -> None:
-        outcome, labelled_by = judgement
-        self._write_end(EpisodeEnded(episode_id, num_steps, final, outcome, labelled_by, time.time()))
+    def _abort(self, episode_id: str, num_steps: int) -> None:
+        self._write_end(EpisodeEnded(episode_id, num_steps, self._nothing_seen(), Outcome.ABORTED, "", time.time()))
 
     def _write_end(self, ended: EpisodeEnded) -> None:
-        check_recordable(ended, self.spec)
         self._unwritten_end = ended
         self.log.append(ended)
         self._unwritten_end = None

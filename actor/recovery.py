@@ -8,7 +8,7 @@ from typing import Protocol
 
 from robot_infra.interfaces import RobotEnv, clear_fault
 from robot_infra.safety import FaultKind, Gate
-from serl_launcher.errors import RobotError, SafetyError
+from serl_launcher.errors import HiorsError, RobotError, SafetyError
 
 logger = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ class Recovery:
     """Why the robot waits for a person; empty while it does not."""
 
     def wait(
-        self, fault: SafetyError, env: RobotEnv, gate: Gate, *, is_stopping: Callable[[], bool],
+        self, fault: HiorsError, env: RobotEnv, gate: Gate, *, is_stopping: Callable[[], bool],
         on_tick: Callable[[], None],
     ) -> bool:  # fmt: skip
         """Returns True once a person cleared the fault; False where the actor is to stop."""

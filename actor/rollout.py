@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -15,10 +15,11 @@ from actor.pacer import Pacer
 from actor.progress import EpisodeSummary, Progress
 from actor.recorder import Recorder
 from actor.recovery import Recovery
+from actor.rewards.bus import RewardBus, Verdict
 from actor.timings import HELD, TimingLog
 from robot_infra import safety
-from robot_infra.interfaces import RobotEnv, Transition, emergency_stop
-from serl_launcher.errors import SafetyError, SpoolFull
+from robot_infra.interfaces import RobotEnv, Transition, emergency_stop, keeps_time
+from serl_launcher.errors import RobotError, SafetyError, SpoolFull
 from serl_launcher.types import Observation, Outcome
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,11 @@ class _Tally:
     """What is counted during one episode."""
 
     number: int
-    started_s: float = field(default_factory=time.monotonic)
+    started_s: float
+    observation: Observation
+    """The newest."""
+    outcome: Outcome = Outcome.ABORTED
+    labelled_by: str = ""
     policy_version: int = NO_POLICY
 
 
@@ -49,6 +54,8 @@ class Rollout:
     progress: Progress
     clearance: Clearance
     pacer: Pacer
+    bus: RewardBus = field(default_factory=RewardBus)
+    """Where people judge; it is told when an episode begins and ends for them."""
     seed_offset: int = 0
     timings: TimingLog | None = None
     """Where the durations of every tick go."""
@@ -72,7 +79,9 @@ class Rollout:
             except SpoolFull as exc:
                 self._wait_for_room(exc)
                 continue
-            except SafetyError as exc:
+            except (SafetyError, RobotError) as exc:
+                if isinstance(exc, RobotError):  # A silent arm or leader, a lost connection: a person has to look.
+                    self.gate.trip(safety.FaultKind.CONNECTION, str(exc))
                 if self.recovery is None:
                     raise
                 self.recovery.wait(
@@ -113,37 +122,63 @@ class Rollout:
 
     def play_episode(self, on_tick: OnTick) -> EpisodeSummary:
         """Plays one episode and records it, also when it is cut short: by a stop, an error or a fault."""
-        tally = _Tally(number=self.progress.next_number())
-        seed = self.seed_offset + tally.number
+        number, started_s = self.progress.next_number(), time.monotonic()
+        seed = self.seed_offset + number
         observation = self.env.reset(seed=seed)
+        tally = _Tally(number=number, started_s=started_s, observation=observation)
         self.gate.begin(safety.standing_still(self.env.spec, observation.state))
-        self.recorder.begin(tally.number, seed=seed, prompt=observation.prompt)
-        outcome, labelled_by = Outcome.ABORTED, ""
+        self.recorder.begin(number, seed=seed, prompt=observation.prompt)
         if self.timings is not None:
             self.timings.begin()
         try:
-            self._begin_control(observation)
-            self.pacer.start()
-            is_over = False
-            while not is_over and not self.clearance.is_stopping():
-                transition, was_decided = self._tick(observation, tally)
-                observation = transition.observation
-                is_over = transition.terminated or transition.truncated
-                if is_over and (was_decided or transition.outcome is not None):
-                    outcome, labelled_by = self.control.judge(transition)
-                self.pacer.finish_tick()
-                on_tick()
-        except BaseException as exc:
-            if isinstance(exc, SafetyError | SpoolFull):
-                self._brake()
+            with self._coming_to_rest():
+                self._play(tally, on_tick)
+        except BaseException:
             with contextlib.suppress(SpoolFull):  # A full disk must not hide what went wrong.
-                self.recorder.end(observation, outcome, labelled_by)
+                self.recorder.end(tally.observation, Outcome.ABORTED, "")
             raise
         # The outcome is known before the last event is written, so a fault can never look like a success.
-        self.recorder.end(observation, outcome, labelled_by)
+        self.recorder.end(tally.observation, tally.outcome, tally.labelled_by)
         if self.timings is not None:
-            self.timings.end(tally.number, self.control.chunk_notes())
-        return self._summary(tally, outcome)
+            self.timings.end(number, self.control.chunk_notes())
+        return self._summary(tally)
+
+    @contextlib.contextmanager
+    def _coming_to_rest(self) -> Iterator[None]:
+        """However an episode ends, only a person judges it from then on, and a moving robot brakes, unrecorded.
+
+        A simulator whose episode is over needs no brakes: its time stands still.
+        """
+        try:
+            yield
+        except BaseException:
+            self.bus.end()
+            self._brake()
+            raise
+        self.bus.end()
+        if keeps_time(self.env):
+            self._brake()
+
+    def _play(self, tally: _Tally, on_tick: OnTick) -> None:
+        self._begin_control(tally.observation)
+        self.bus.defer()
+        self.pacer.start()
+        is_over = False
+        while not is_over and not self.clearance.is_stopping():
+            transition, was_decided = self._tick(tally)
+            tally.observation = transition.observation
+            is_over = transition.terminated or transition.truncated
+            if is_over and (was_decided or transition.outcome is not None):
+                self._judge(tally, transition)
+            self.pacer.finish_tick()
+            on_tick()
+
+    def _judge(self, tally: _Tally, transition: Transition) -> None:
+        outcome, by = self.control.judge(transition)
+        if self.recorder.num_steps > 0:
+            tally.outcome, tally.labelled_by = outcome, by
+        else:  # Nothing of this episode was to be seen, so whoever judges means the one before.
+            self.bus.post(Verdict(outcome=outcome, by=by))
 
     def _begin_control(self, observation: Observation) -> None:
         self._is_beginning = True
@@ -152,9 +187,9 @@ class Rollout:
         finally:
             self._is_beginning = False
 
-    def _tick(self, observation: Observation, tally: _Tally) -> tuple[Transition, bool]:
+    def _tick(self, tally: _Tally) -> tuple[Transition, bool]:
         """Commands the robot once; returns what came of it, and whether somebody decided it (it is recorded then)."""
-        began_s = time.monotonic()
+        observation, began_s = tally.observation, time.monotonic()
         decision = self.control.decide(observation)
         self.gate.require_clear()  # Somebody may have stopped the robot while the loop waited for the policy.
         decided_s = time.monotonic()
@@ -185,15 +220,16 @@ class Rollout:
 
     def _brake(self) -> None:
         """Brings a moving robot to rest within its limits; it stays there."""
-        with contextlib.suppress(SafetyError):  # A robot with a fault of its own has stopped already.
+        # A robot with a fault of its own has stopped already, one that cannot be reached stops by itself.
+        with contextlib.suppress(SafetyError, RobotError):
             while self.gate.is_moving and (command := self.gate.hold()) is not None:
                 self.env.step(command)
                 self.pacer.finish_tick()
 
-    def _summary(self, tally: _Tally, outcome: Outcome) -> EpisodeSummary:
+    def _summary(self, tally: _Tally) -> EpisodeSummary:
         return EpisodeSummary(
             number=tally.number,
-            outcome=outcome,
+            outcome=tally.outcome,
             num_steps=self.recorder.num_steps,
             num_human_steps=self.control.num_human_steps,
             num_takeovers=self.control.num_takeovers,

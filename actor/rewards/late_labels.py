@@ -19,8 +19,13 @@ class LateLabels:
     progress: Progress
 
     def apply(self) -> None:
-        """Labels the last ended episode by every verdict that came too late for it; without one they are dropped."""
-        for verdict in self.bus.take_late():
+        """Labels the last ended episode by every verdict that came too late for it; without one they are dropped.
+
+        A verdict on an episode whose end is not written yet waits for that.
+        """
+        if self.recorder.has_refused_end:
+            return
+        for verdict in self.bus.take_late(keep_newest=self.recorder.is_open):
             episode_id = self.recorder.last_episode_id
             if episode_id is None:
                 logger.warning("A verdict (%s) came before the first episode; it is dropped.", verdict.outcome)
