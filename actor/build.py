@@ -13,7 +13,7 @@ from actor.console.shown_env import ShownEnv
 from actor.intervention import Control
 from actor.lanes import Lanes, check_lanes, opened_lanes
 from actor.latency import LatencyEstimate
-from actor.pacer import Pacer
+from actor.pacer import Pacer, num_late_ticks
 from actor.plan import ChunkPolicy
 from actor.policy_client import ActionService, RemotePolicy
 from actor.progress import Progress
@@ -187,10 +187,10 @@ def _actor(shared: _Shared, player: Rollout | Lanes, first: Rollout) -> Actor:
     actor = shared.config.actor
     reporter = Reporter(
         progress=shared.progress,
-        pacer=first.pacer,
         connection=shared.client,
         status_path=RunDirectory.of(shared.config).status(f"actor-{actor.id}"),
         num_unsent=lambda: shared.spool.num_pending,
+        num_late_ticks=lambda: num_late_ticks(first.env, first.pacer),
         figures=lambda: _figures(first.control),
     )
     return Actor(

@@ -3,6 +3,9 @@
 import time
 from dataclasses import dataclass
 
+from robot_infra.clock import TickClock
+from robot_infra.interfaces import RobotEnv, keeps_time
+
 
 @dataclass(slots=True)
 class Pacer:
@@ -28,3 +31,9 @@ class Pacer:
         else:
             self.num_late += 1
             self.start()
+
+
+def num_late_ticks(env: RobotEnv, pacer: Pacer) -> int:
+    """Returns how many ticks came late, as whoever ends them counted: a robot that keeps its own time, or the pacer."""
+    clock = getattr(env, "clock", None) if keeps_time(env) else None
+    return clock.num_late if isinstance(clock, TickClock) else pacer.num_late

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
-from actor.pacer import Pacer
 from actor.progress import EpisodeSummary, Progress, Throttle, describe
 from serl_launcher.status import write_status
 
@@ -31,11 +30,12 @@ class Reporter:
     """Reports after each episode, and about once a second in between."""
 
     progress: Progress
-    pacer: Pacer
     connection: Connection
     status_path: Path
     num_unsent: Callable[[], int]
     """Events that the learner has not confirmed yet."""
+    num_late_ticks: Callable[[], int]
+    """Ticks that missed their deadline."""
     figures: Callable[[], dict[str, float]] = dict
     """More numbers, e.g. latencies."""
     _log_due: Throttle = field(default_factory=lambda: Throttle(30.0))
@@ -60,5 +60,5 @@ class Reporter:
         write_status(self.status_path, {**values, **self._values()})
 
     def _values(self) -> dict[str, float | int | str]:
-        loop = {"num_late_ticks": self.pacer.num_late, "num_unsent": self.num_unsent()}
+        loop = {"num_late_ticks": self.num_late_ticks(), "num_unsent": self.num_unsent()}
         return {**self.progress.values(), **self.figures(), **loop}

@@ -7,14 +7,13 @@ from dataclasses import dataclass, field
 from actor.console.desk import Desk
 from actor.console.messages import State
 from actor.console.shown_env import ShownEnv
+from actor.pacer import num_late_ticks
 from actor.plan import NO_POLICY
 from actor.recovery import Recovery
 from actor.reporting import Connection
 from actor.rollout import Rollout
 from actor.spool import Spool
 from robot_infra import safety
-from robot_infra.clock import TickClock
-from robot_infra.interfaces import keeps_time
 from serl_launcher.types import Source
 
 RATE_WINDOW_S = 1.0
@@ -58,7 +57,8 @@ class LoopState:
             is_resetting=self.env.is_resetting, waits_for=rollout.waits_for,
             still_s=round(still_s, 2) if newest is not None else 0.0,
             picture_age_s=round(picture_age_s, 2) if newest is not None else 0.0,
-            rate_hz=round(self._rate.note(now, self.env.num_ticks), 1), num_missed=self._num_missed(),
+            rate_hz=round(self._rate.note(now, self.env.num_ticks), 1),
+            num_missed=num_late_ticks(self.env, rollout.pacer),
             source="held" if self.recovery.reason else _source_of(rollout), fault=fault,
             episode=max(rollout.recorder.number, 0), step=rollout.recorder.num_steps,
             num_human_steps=rollout.control.num_human_steps, num_takeovers=rollout.control.num_takeovers,
@@ -70,10 +70,6 @@ class LoopState:
             intervention_rate_20=round(progress.intervention_rate(), 3),
             state=() if positions is None else tuple(round(float(value), 4) for value in positions),
         )  # fmt: skip
-
-    def _num_missed(self) -> int:
-        clock = getattr(self.env, "clock", None) if keeps_time(self.env) else None
-        return clock.num_late if isinstance(clock, TickClock) else self.rollout.pacer.num_late
 
 
 def _policy_version(rollout: Rollout) -> int:

@@ -1,6 +1,12 @@
 import time
+from dataclasses import dataclass, field
 
-from actor.pacer import Pacer
+import pytest
+
+from actor.pacer import Pacer, num_late_ticks
+from actor.rewards import JudgedEnv, RewardBus
+from robot_infra.clock import TickClock
+from tests.actor.tiny_robot import TinyRobot
 
 
 def test_ticks_keep_their_rate_whatever_the_work_in_between():
@@ -31,3 +37,21 @@ def test_without_a_period_nothing_waits():
     for _ in range(1000):
         pacer.finish_tick()
     assert time.monotonic() - started_s < 0.1
+
+
+@dataclass
+class Clocked(TinyRobot):
+    """A robot with a clock; `keeps_time` says whether it uses it."""
+
+    keeps_time: bool = True
+    clock: TickClock = field(default_factory=lambda: TickClock(0.02, num_late=3))
+
+
+@pytest.mark.parametrize(("keeps_time", "expected"), [(True, 3), (False, 5)])
+def test_late_ticks_are_counted_by_whoever_ends_them(*, keeps_time: bool, expected: int):
+    env = JudgedEnv(Clocked(keeps_time=keeps_time), RewardBus(), environment_judges=True)
+    assert num_late_ticks(env, Pacer(0.0, num_late=5)) == expected
+
+
+def test_late_ticks_of_a_simulator_are_the_pacers():
+    assert num_late_ticks(TinyRobot(), Pacer(0.02, num_late=5)) == 5

@@ -142,7 +142,7 @@ def running(
             env=env, control=control, gate=gate_of(env, safety.limits_of(spec, [0.2])),
             recorder=Recorder(log=spool, spec=spec, actor_id="actor-0"),
             progress=Progress.load(directory / "progress.json"), clearance=clearance, recovery=console.recovery,
-            pacer=Pacer(0.0 if keeps_time(env) else 0.02),
+            bus=bus, pacer=Pacer(0.0 if keeps_time(env) else 0.02),
         )  # fmt: skip
         labels = LateLabels(bus=bus, recorder=rollout.recorder, progress=rollout.progress)
         console.serve(rollout, env, spool, Unconnected())
