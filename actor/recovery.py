@@ -45,8 +45,9 @@ class Recovery:
         logger.error("The robot holds until a person clears this: %s", fault)
         try:
             while not is_stopping():
+                num_faults = gate.num_faults
                 name = self.person.take_clearing()
-                if name is not None and self._is_cleared(env, gate, name):
+                if name is not None and self._is_cleared(env, gate, name, num_faults):
                     return True
                 on_tick()
                 time.sleep(self.poll_s)
@@ -54,14 +55,23 @@ class Recovery:
             self.reason = ""
         return False
 
-    def _is_cleared(self, env: RobotEnv, gate: Gate, name: str) -> bool:
-        """Clears the robot first: where its alarm stays, so does the fault."""
+    def _is_cleared(self, env: RobotEnv, gate: Gate, name: str, num_faults: int) -> bool:
+        """Clears the robot first: where its alarm stays, so does the fault.
+
+        A STOP that came since there were `num_faults` is not taken back by a clearing that was said before it: the
+        robot is stopped again.
+        """
         try:
             clear_fault(env, by=name)
             gate.clear_fault(by=name)
         except (SafetyError, RobotError) as exc:
             self.reason = str(exc)
             logger.error("%s tried to clear the fault, but the robot still refuses: %s", name, exc)
+            return False
+        if gate.num_faults != num_faults:
+            self.reason = f"STOP was pressed while {name} cleared a fault."
+            gate.trip(FaultKind.EMERGENCY_STOP, self.reason)
+            logger.error("The robot holds: %s", self.reason)
             return False
         logger.warning("%s cleared the fault; the next episode begins.", name)
         return True
