@@ -96,6 +96,9 @@ class RobotSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
     """Likewise per second cubed."""
     workspace: WorkspaceSpec | None = None
     """Where the tips of its arms may be; None: only the bounds of the actions count."""
+    max_jump: tuple[float, ...] = ()
+    """An action that is further than this from the last command is a fault: a chunk that does not continue where the
+    robot is. One for all, or one per action, in its unit; empty: any action is followed as far as the limits allow."""
 
     def __post_init__(self) -> None:
         if not len(self.action_names) == len(self.action_low) == len(self.action_high):
@@ -107,7 +110,7 @@ class RobotSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
             raise ValueError(f"Robot {self.name!r} has two cameras of one name: {self.camera_names}.")
         if self.control_hz <= 0:
             raise ValueError(f"Robot {self.name!r}: control_hz must be positive, got {self.control_hz}.")
-        for what in ("action_units", "max_speed", "max_acceleration", "max_jerk"):
+        for what in ("action_units", "max_speed", "max_acceleration", "max_jerk", "max_jump"):
             if len(getattr(self, what)) not in (0, 1, self.action_dim):
                 raise ValueError(
                     f"Robot {self.name!r}: {what} needs no entry, one, or {self.action_dim}; got {getattr(self, what)}."

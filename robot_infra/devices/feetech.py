@@ -17,6 +17,8 @@ GOAL, PRESENT = 41, 56
 BAUD = 1_000_000
 TIMEOUT_S = 0.05
 FIRST_TRIES = 10
+MIN_LENGTH = 2
+"""Error byte and checksum."""
 
 
 def frame(servo: int, instruction: int, parameters: bytes) -> bytes:
@@ -29,6 +31,8 @@ def unframe(line: SerialLine, *, timeout_s: float) -> tuple[int, int, bytes]:
     """Returns servo, error byte and parameters of the next answer; raises RobotError on silence or a wrong checksum."""
     line.skip_to(HEADER, timeout_s=timeout_s)
     servo, length = line.read(2, timeout_s=timeout_s)
+    if length < MIN_LENGTH:
+        raise RobotError(f"Expected a frame of {MIN_LENGTH} bytes or more from servo {servo} on {line.path}, got {length}.")
     rest = line.read(length, timeout_s=timeout_s)
     if ~(servo + length + sum(rest[:-1])) & 0xFF != rest[-1]:
         raise RobotError(

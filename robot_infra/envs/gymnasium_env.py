@@ -104,4 +104,5 @@ def _spec_of(
         max_acceleration=tuple(config.max_acceleration),
         max_jerk=tuple(config.max_jerk),
         workspace=config.workspace_spec(),
+        max_jump=tuple(config.max_jump),
     )

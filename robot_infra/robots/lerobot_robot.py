@@ -223,4 +223,5 @@ def _spec_of(config: EnvironmentConfig, options: LeRobotOptions, robot: Any) -> 
         max_acceleration=tuple(config.max_acceleration),
         max_jerk=tuple(config.max_jerk),
         workspace=config.workspace_spec(),
+        max_jump=tuple(config.max_jump),
     )

@@ -58,7 +58,7 @@ def limits_of(
     Args:
         spec: The robot; its speeds are per second, here they become per tick. Grippers have entries like any joint.
         max_change: Nothing, one number for all, or one per action.
-        max_jump: Likewise; the first action of a chunk that is further away than this is refused.
+        max_jump: Likewise, in place of the robot's own; an action that is further from the last command is refused.
         workspace: The box for the points of the robot; None: the one in its spec, where there is one.
 
     Raises:
@@ -73,7 +73,7 @@ def limits_of(
         max_change=np.minimum(change, _per_action(spec, "max_speed", spec.max_speed) / ticks),
         max_acceleration=_per_action(spec, "max_acceleration", spec.max_acceleration) / ticks**2,
         max_jerk=_per_action(spec, "max_jerk", spec.max_jerk) / ticks**3,
-        max_jump=_per_action(spec, "actor.max_jump", max_jump),
+        max_jump=_per_action(spec, "max_jump", max_jump or spec.max_jump),
         workspace=workspace_of(spec) if workspace is None else workspace,
     )
 
@@ -127,7 +127,7 @@ def require_continuous(action: np.ndarray, previous: np.ndarray, limits: SafetyL
         raise SafetyError(
             f"Expected an action within {limits.max_jump[joint]:g} of the last command at joint {joint} "
             f"({previous[joint]:g}), got {action[joint]:g}. The robot was not commanded; "
-            "check the policy, or raise actor.max_jump."
+            "check the policy, or raise environment.max_jump (actor.max_jump has precedence)."
         )
     return action
 

@@ -26,6 +26,9 @@ class EnvironmentConfig:
     """Likewise per second squared."""
     max_jerk: list[float] = field(default_factory=list)
     """Likewise per second cubed."""
+    max_jump: list[float] = field(default_factory=list)
+    """An action that is further than this from the last command is a fault, in robot units: one number per action, one
+    for all, or none."""
     workspace: dict[str, Any] = field(default_factory=dict)
     """The box that the tips of a robot's arms may not leave, in metres: `low`, `high`, and `arms` with the joints and
     Denavit-Hartenberg parameters of each (`serl_launcher.specs.WorkspaceSpec`). Empty: only bounds of joints count."""

@@ -20,6 +20,7 @@ PATIENCE_S = 900.0
 TINY = [
     "policy=pi0_tiny", "environment.image_size=[64,64]", "environment.hz=10", "environment.save_video=false",
     "environment.max_speed=[2.2]", "environment.max_acceleration=[30]", "environment.max_jerk=[600]",
+    "environment.max_jump=[10]",  # A policy after a few updates wishes anything.
     "environment.options.wait_for_after_done_time=0", "environment.options.wait_for_after_reset_time=0.5",
     "environment.options.max_tracking_error=3.0", "environment.max_episode_length=200", "training.num_gpus=0",
     "training.mixed_precision=no", "training.deepspeed_config=null", "algo.batch_size=4", "algo.optimizer.name=adamw",

@@ -9,7 +9,6 @@ import math
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -19,6 +18,7 @@ from robot_infra.devices.feetech import FeetechGripper
 from robot_infra.insistence import Insistence
 from robot_infra.robots.dobot.dashboard import CommandRefused, Dashboard
 from robot_infra.robots.dobot.feedback import Feedback, FeedbackReader, RobotMode
+from robot_infra.robots.dobot.line import Line
 from robot_infra.robots.dobot.options import ArmConfig
 from robot_infra.safety import FaultKind
 from serl_launcher.errors import RobotError, SafetyError
@@ -32,23 +32,6 @@ LAST_STOP_S = 1.0
 ENABLE_S = 15.0
 """A controller needs several seconds to release the brakes."""
 MODES_TO_MOVE = (RobotMode.ENABLED, RobotMode.RUNNING)
-
-
-@dataclass(frozen=True, slots=True)
-class _Line:
-    """A straight motion between two positions, [7] each."""
-
-    start: np.ndarray
-    goal: np.ndarray
-    begin_s: float
-    end_s: float
-    """When the goal is reached; the arm stays there."""
-
-    def at(self, now: float) -> np.ndarray:
-        """Returns where the arm is to be now, [7]."""
-        if now >= self.end_s:
-            return self.goal
-        return self.start + (now - self.begin_s) / (self.end_s - self.begin_s) * (self.goal - self.start)
 
 
 class DobotArm:
@@ -72,7 +55,7 @@ class DobotArm:
         """How often commands fell silent while the arm was to be moved."""
         self._lock = threading.Lock()
         self._stop = threading.Event()
-        self._line: _Line | None = None
+        self._line: Line | None = None
         self._is_holding = True
         self._opening = self._wanted_opening = math.nan
         self._threads: list[threading.Thread] = []
@@ -126,8 +109,20 @@ class DobotArm:
             line = self._line
             assert line is not None, "The line is set when the arm is enabled."
             end_s = max(line.end_s, now) + self._period_s
-            self._line = _Line(line.at(now), np.asarray(target, np.float64), begin_s=now, end_s=end_s)
+            self._line = Line(line.at(now), np.asarray(target, np.float64), begin_s=now, end_s=end_s)
             self._is_holding = False
+
+    def stay(self, here: np.ndarray) -> None:
+        """Wants the joints of float [7] within a period, where the arm was found: it pushes no further.
+
+        The gripper keeps what it was told: it may hold something.
+        """
+        now = time.monotonic()
+        with self._lock:
+            line = self._line
+            assert line is not None, "The line is set when the arm is enabled."
+            goal = np.append(here[:NUM_JOINTS], line.goal[NUM_JOINTS])
+            self._line = Line(line.at(now), goal, begin_s=now, end_s=now + self._period_s)
 
     def check(self) -> None:
         """Raises SafetyError where the arm must not be commanded; the cause is latched."""
@@ -141,17 +136,36 @@ class DobotArm:
         self.faults.require_clear()
 
     def clear_fault(self, *, by: str) -> None:
-        """Clears the controller's alarm and the latched fault and enables the arm again; `by` names the person."""
+        """Clears the controller's alarm and the latched fault and enables the arm again; `by` names the person.
+
+        Raises:
+            SafetyError: Another fault came meanwhile, or somebody stopped the arm again; it is stopped.
+            RobotError: The alarm stays.
+        """
+        seen = self.faults.num_faults
         self._stopping.end()
-        if self._is_stopped_here:
-            self._dashboard.ask("EmergencyStop(0)")
-        self._dashboard.ask("ClearError()")
-        self._await(lambda feedback: not _has_alarm(feedback), "without alarm")
-        # The fault stays latched until the arm is ready: nothing is sent to it meanwhile.
-        self._enable()
-        self._is_stopped_here = False
-        self.faults.clear(by=by)
+        try:
+            self._take_stop_back()
+            self._dashboard.ask("ClearError()")
+            self._await(lambda feedback: not _has_alarm(feedback), "without alarm")
+            # The fault stays latched until the arm is ready: nothing is sent to it meanwhile.
+            self._enable()
+            self.faults.clear(by=by, seen=seen)
+        except (SafetyError, RobotError):
+            if self.faults.num_faults != seen:
+                self._stopping.begin()  # A stop that came meanwhile may have been silenced or taken back above.
+            raise
         logger.warning("%s arm: fault cleared by %s.", self.name, by)
+
+    def _take_stop_back(self) -> None:
+        if not self._is_stopped_here:
+            return
+        self._is_stopped_here = False  # Before the question: whoever stops the arm from now on says so again.
+        try:
+            self._dashboard.ask("EmergencyStop(0)")
+        except RobotError:
+            self._is_stopped_here = True
+            raise
 
     def emergency_stop(self, reason: str) -> None:
         """Stops the arm now, by its controller, from any thread and without waiting; it needs a person afterwards.
@@ -191,7 +205,7 @@ class DobotArm:
         with self._lock:
             here = np.append(self.feedback.newest(max_age_s=FIRST_FEEDBACK_S).joints, self._opening)
             now = time.monotonic()
-            self._line = _Line(here, here, begin_s=now, end_s=now)
+            self._line = Line(here, here, begin_s=now, end_s=now)
 
     def _await(self, is_so: Callable[[Feedback], bool], what: str) -> None:
         give_up_s = time.monotonic() + ENABLE_S
@@ -241,6 +255,8 @@ class DobotArm:
             self._trip(FaultKind.CONNECTION, f"{self.name} arm: {exc}")
         except SafetyError:
             pass  # Latched; the control loop meets it at its next tick.
+        except Exception as exc:  # A mistake of ours must not end the thread and leave the arm to itself.
+            self._trip(FaultKind.ROBOT, f"{self.name} arm: commanding it failed: {exc!r}")
 
     def _send(self, period_s: float) -> None:
         now = time.monotonic()
@@ -267,6 +283,8 @@ class DobotArm:
             except RobotError as exc:
                 if time.monotonic() - heard_s > silent_after_s:
                     self._trip(FaultKind.CONNECTION, f"{self.name} gripper: {exc}")
+            except Exception as exc:  # As above.
+                self._trip(FaultKind.ROBOT, f"{self.name} gripper: driving it failed: {exc!r}")
             else:
                 heard_s = time.monotonic()
 

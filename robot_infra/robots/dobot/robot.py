@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import time
+from typing import NoReturn
 
 import numpy as np
 from PIL import Image
@@ -14,6 +15,7 @@ from robot_infra.clock import TickClock
 from robot_infra.interfaces import Transition
 from robot_infra.robots.dobot.arm import DobotArm
 from robot_infra.robots.dobot.options import DobotOptions, read_options
+from robot_infra.robots.limited import require_limits
 from robot_infra.safety import FaultKind
 from serl_launcher.config.environment import EnvironmentConfig
 from serl_launcher.errors import ConfigError, RobotError, SafetyError
@@ -27,6 +29,10 @@ ARM_WIDTH = 7
 JOINT_NAMES = tuple(f"{side}_{name}" for side in SIDES for name in (*(f"j{i}" for i in range(6)), "gripper"))
 UNITS = ("rad", "rad", "rad", "rad", "rad", "rad", "1") * 2
 FIRST_PICTURE_S = 5.0
+RESET_SETTLES_S, RESET_TOLERANCE_RAD = 3.0, 0.02
+"""After its trajectory a reset waits for so long until every joint is so near to the reset pose."""
+PROMPT_TICKS = 1.5
+"""Arms that got their last command longer ago than this have ended it, and stand."""
 
 
 class DobotXTrainer:
@@ -42,11 +48,12 @@ class DobotXTrainer:
         """Connects to both arms and all cameras.
 
         Raises:
-            ConfigError: A setting is missing or wrong.
+            ConfigError: A setting is missing or wrong; limits on speed and acceleration are no choice.
             RobotError: Something does not answer.
             SafetyError: An alarm is on.
         """
         self._config, self._options = config, read_options(config.options)
+        require_limits(config)
         self._spec = spec_of(config, self._options)
         if not config.prompts:
             raise ConfigError("dobot_pnp needs environment.prompts, e.g. ['put the objects in the box'].")
@@ -57,6 +64,7 @@ class DobotXTrainer:
         )  # fmt: skip
         self._tracked = np.array([name.rpartition("_")[2] != "gripper" for name in JOINT_NAMES])
         self._num_steps, self._prompt, self._has_played = 0, config.prompts[0], False
+        self._commanded_s = -np.inf
         with contextlib.ExitStack() as stack:
             self.arms: dict[str, DobotArm] = {}
             for side in SIDES:
@@ -74,8 +82,13 @@ class DobotXTrainer:
         return self._spec
 
     def reset(self, *, seed: int) -> Observation:
-        """Moves to the reset pose in its own time and gives the person time to prepare the scene."""
+        """Moves to the reset pose in its own time and gives the person time to prepare the scene.
+
+        Raises:
+            SafetyError: A fault, or the reset pose is not reached.
+        """
         rng = np.random.default_rng(seed)
+        self._brake()
         if self._has_played:
             time.sleep(self._options.wait_for_after_done_time)
         self._move_to(self._reset_pose(rng))
@@ -126,11 +139,15 @@ class DobotXTrainer:
         """Takes our emergency stop back, clears the alarms of both arms and the gate; `by` names who says so.
 
         The arms stopped where the fault caught them, not where they were commanded to: motion begins there.
+
+        Raises:
+            SafetyError, RobotError: An alarm stays, or somebody stopped the robot meanwhile.
         """
+        seen = self.gate.num_faults
         for arm in self.arms.values():
             arm.clear_fault(by=by)
         self.gate.begin(self._state())
-        self.gate.clear_fault(by=by)
+        self.gate.clear_fault(by=by, seen=seen)
         self.clock.start()
 
     def close(self) -> None:
@@ -142,15 +159,32 @@ class DobotXTrainer:
             arm.emergency_stop(reason)
 
     def _command(self, action: np.ndarray) -> np.ndarray:
-        command = self.gate.admit(action)
         try:
-            for arm in self.arms.values():
-                arm.check()
-            for side, target in zip(SIDES, command.reshape(2, ARM_WIDTH), strict=True):
-                self.arms[side].command(target)
+            command = self.gate.admit(action)
+        except SafetyError:
+            self._brake()
+            raise
+        try:
+            self._send(command)
         except SafetyError as exc:
             self._fail(FaultKind.ROBOT, exc)
         return command
+
+    def _send(self, command: np.ndarray) -> None:
+        for arm in self.arms.values():
+            arm.check()
+        for side, target in zip(SIDES, command.reshape(2, ARM_WIDTH), strict=True):
+            self.arms[side].command(target)
+        self._commanded_s = time.monotonic()
+
+    def _brake(self) -> None:
+        """Brings arms in motion to rest within their limits, tick by tick; without that their last command ends dead."""
+        if time.monotonic() - self._commanded_s > PROMPT_TICKS * self.clock.period_s:
+            return
+        with contextlib.suppress(SafetyError):  # An arm with a fault of its own has stopped already.
+            while self.gate.is_moving and (command := self.gate.hold()) is not None:
+                self._send(command)
+                self.clock.wait()
 
     def _move_to(self, pose: np.ndarray) -> None:
         here = self._state()
@@ -159,11 +193,22 @@ class DobotXTrainer:
         for command in safety.reset_trajectory(here, pose, self.gate.limits):
             self._command(command)
             self.clock.wait()
-        for _ in range(20):  # What the gate shortened, and where the servos lag.
-            if np.abs(self._state() - pose)[self._tracked].max() < 0.02 and not self.gate.is_moving:
-                break
+        for _ in range(round(RESET_SETTLES_S * self._config.hz)):  # What the gate shortened, and where the servos lag.
+            if self._missing(pose).max() < RESET_TOLERANCE_RAD and not self.gate.is_moving:
+                return
             self._command(pose)
             self.clock.wait()
+        missing = self._missing(pose)
+        joint = int(np.argmax(missing))
+        self._fail(
+            FaultKind.TRACKING,
+            f"The reset pose was not reached: {JOINT_NAMES[joint]} is {missing[joint]:.3f} rad away. Look whether "
+            "something is in its way, and whether environment.options.reset_pose is inside of the workspace.",
+        )
+
+    def _missing(self, pose: np.ndarray) -> np.ndarray:
+        """Returns how far each joint is from a pose, [14]; grippers count as there: they may hold something."""
+        return np.where(self._tracked, np.abs(self._state() - pose), 0.0)
 
     def _reset_pose(self, rng: np.random.Generator) -> np.ndarray:
         pose = np.asarray(self._options.reset_pose, np.float32)
@@ -177,21 +222,28 @@ class DobotXTrainer:
             return np.concatenate([self.arms[side].position() for side in SIDES])
         except SafetyError as exc:
             self._fail(FaultKind.ROBOT, exc)
-            raise
 
     def _observe(self) -> Observation:
         state = self._state()
         last = self.gate.last_command
         if last is not None:
             self.gate.check_tracking(np.where(self._tracked, state, last))
+        if self.gate.fault is not None and self.gate.fault.kind is FaultKind.TRACKING:
+            self._stop_pushing(state)
         try:
             images = {name: self._picture(name) for name in self._config.image_keys}
         except RobotError as exc:
+            self._brake()
             self._fail(FaultKind.CAMERA, exc)
-            raise
         if self.gate.fault is not None:
             raise SafetyError(f"The arms hold: {self.gate.fault.message}")
         return Observation(images=images, state=state, prompt=self._prompt)
+
+    def _stop_pushing(self, state: np.ndarray) -> None:
+        """Lets both arms stay where they were found; what they were commanded to cannot be reached."""
+        self.gate.begin(state)
+        for side, here in zip(SIDES, state.reshape(2, ARM_WIDTH), strict=True):
+            self.arms[side].stay(here)
 
     def _picture(self, name: str) -> np.ndarray:
         picture = self._cameras[name].newest()
@@ -204,10 +256,10 @@ class DobotXTrainer:
             picture = np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR))
         return picture
 
-    def _fail(self, kind: FaultKind, cause: Exception) -> None:
+    def _fail(self, kind: FaultKind, cause: Exception | str) -> NoReturn:
         """Latches a fault; both arms end their present tick and stay there."""
         self.gate.trip(kind, str(cause))
-        raise SafetyError(str(cause)) from cause
+        raise SafetyError(str(cause)) from (cause if isinstance(cause, Exception) else None)
 
 
 def spec_of(config: EnvironmentConfig, options: DobotOptions) -> RobotSpec:
@@ -228,4 +280,5 @@ def spec_of(config: EnvironmentConfig, options: DobotOptions) -> RobotSpec:
         max_acceleration=tuple(config.max_acceleration),
         max_jerk=tuple(config.max_jerk),
         workspace=config.workspace_spec(),
+        max_jump=tuple(config.max_jump),
     )

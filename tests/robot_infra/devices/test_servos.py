@@ -3,6 +3,8 @@ from collections.abc import Iterator
 from contextlib import closing
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from robot_infra.devices import dynamixel, feetech
 from robot_infra.devices.dynamixel import DynamixelBus
@@ -48,6 +50,26 @@ def test_a_gripper_command_outside_of_0_to_1_is_clipped(gripper: EmulatedGripper
     with closing(FeetechGripper(gripper.line.path, servo=1, closed=2048, opened=3998, timeout_s=5.0)) as driver:
         driver.command(7.0)
         assert gripper.goal == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("length", [0, 1])
+def test_a_frame_without_room_for_its_checksum_is_refused(length: int):
+    line = EmulatedLine(lambda received: (bytes([0xFF, 0xFF, 1, length, 0xFC, 0xFC, 0xFC]), len(received)))
+    with closing(line), closing(SerialLine(line.path, baud=1_000_000)) as opened:
+        opened.write(b"?")
+        with pytest.raises(RobotError, match="2 bytes or more"):
+            feetech.unframe(opened, timeout_s=5.0)
+
+
+@settings(max_examples=40, deadline=None)
+@given(garbage=st.lists(st.one_of(st.binary(max_size=8), st.just(feetech.HEADER)), max_size=5).map(b"".join))
+def test_garbage_on_the_line_is_an_error_of_the_robot_and_nothing_else(garbage: bytes):
+    line = EmulatedLine(lambda received: (garbage, len(received)))
+    with closing(line), closing(SerialLine(line.path, baud=1_000_000)) as opened:
+        opened.write(b"?")
+        with pytest.raises(RobotError):
+            while True:
+                feetech.unframe(opened, timeout_s=0.05)
 
 
 def test_another_servo_does_not_answer(gripper: EmulatedGripper):

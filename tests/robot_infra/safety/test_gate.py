@@ -74,8 +74,16 @@ def test_a_wish_that_is_none_is_a_fault(wish: np.ndarray, kind: FaultKind):
     assert guard.fault.kind is kind
 
 
-def test_a_chunk_that_starts_elsewhere_is_a_fault_where_that_is_configured():
-    guard = gate(limits=safety.limits_of(SPEC, [], max_jump=[0.5]))
+@pytest.mark.parametrize(
+    "limits",
+    [
+        safety.limits_of(SPEC, [], max_jump=[0.5]),
+        safety.limits_of(msgspec.structs.replace(SPEC, max_jump=(0.5, 1.0)), []),
+        safety.limits_of(msgspec.structs.replace(SPEC, max_jump=(9.0,)), [], max_jump=[0.5]),
+    ],
+)
+def test_a_chunk_that_starts_elsewhere_is_a_fault_where_that_is_configured(limits: safety.SafetyLimits):
+    guard = gate(limits=limits)
     guard.admit(np.array([0.4, 0.5], np.float32))
     with pytest.raises(SafetyError, match=r"within 0\.5 of the last command at joint 0"):
         guard.admit(np.array([0.9, 0.5], np.float32))

@@ -44,6 +44,8 @@ class ArmPhysics:
     has_error: bool = False
     is_stopped: bool = False
     """Whether the emergency stop is pressed."""
+    is_blocked: bool = False
+    """Whether something stands in the way of the joints."""
     num_points: int = 0
     """ServoJ points that were executed."""
     num_bad_points: int = 0
@@ -58,6 +60,8 @@ class ArmPhysics:
         with self.lock:
             if not self.is_enabled or self.has_error:
                 self.target = self.joints.copy()
+                return
+            if self.is_blocked:
                 return
             share = 1 - np.exp(-SERVO_GAIN_HZ * seconds)
             change = np.clip(share * (self.target - self.joints), -MAX_SPEED_RAD_S * seconds, MAX_SPEED_RAD_S * seconds)

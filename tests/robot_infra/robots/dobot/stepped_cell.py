@@ -19,13 +19,14 @@ from robot_infra.robots.dobot.dashboard import Dashboard
 from robot_infra.robots.dobot.emulator.controller import ArmPhysics, EmulatedController
 from robot_infra.robots.dobot.feedback import Feedback, FeedbackReader
 from robot_infra.robots.dobot.robot import SIDES, DobotXTrainer
+from robot_infra.safety import Gate
 from serl_launcher.config.environment import EnvironmentConfig
 
 HZ, SERVO_HZ = 10.0, 30.0
 SERVO_S = 1 / SERVO_HZ
 LOOK_S = 1e-6
 """To look at the clock takes so long."""
-MAX_SPEED = 2.0
+MAX_SPEED, MAX_ACCELERATION, MAX_JERK = 2.0, 8.0, 160.0
 DRIVER = "robot_infra.robots.dobot"
 MARGIN_RAD = 0.3
 """The driver's own limits are so much inside of the controllers'."""
@@ -43,6 +44,8 @@ class SteppedTime:
     arms: list[DobotArm] = field(default_factory=list)
     now_s: float = 1000.0
     num_points: int = 0
+    commands: dict[str, list[np.ndarray]] = field(default_factory=dict)
+    """What each arm was commanded since it last stood, tick by tick, after three times where it stood."""
 
     def monotonic(self) -> float:
         self.now_s += LOOK_S
@@ -57,6 +60,17 @@ class SteppedTime:
                 arm.send_point(SERVO_S)
             for controller in self.controllers.values():
                 self.advance(controller, step_s)
+
+    def stand(self, positions: np.ndarray) -> None:
+        for side, here in zip(SIDES, positions.reshape(2, 7), strict=True):
+            self.commands[side] = [here] * 3
+
+    def command(self, side: str, target: np.ndarray) -> None:
+        path = [*self.commands[side], target]
+        self.commands[side] = path[-4:]
+        for order, limit in ((1, MAX_SPEED / HZ), (2, MAX_ACCELERATION / HZ**2), (3, MAX_JERK / HZ**3)):
+            changes = np.diff(np.stack(path[-4:]).astype(np.float64), order, axis=0)
+            assert np.abs(changes).max() <= limit + 1e-5, f"The limit on change {order} is kept, also by the grippers."
 
     def advance(self, controller: EmulatedController, step_s: float) -> None:
         before = controller.physics.joints
@@ -131,10 +145,28 @@ def stepped_robot(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[DobotXTrain
         monkeypatch.setattr(DobotArm, "_stream", lambda arm: None)
         for controller in stepped.controllers.values():
             SteppedReader(stepped, controller.feedback_port).close()
+        watch_commands(monkeypatch, stepped)
         robot = DobotXTrainer(config_of(stepped))
         stack.callback(robot.close)
         stepped.arms = list(robot.arms.values())
         yield robot, stepped
+
+
+def watch_commands(monkeypatch: pytest.MonkeyPatch, stepped: SteppedTime) -> None:
+    """Checks every command of both arms against those before it, from where the driver says that they stand."""
+    begin, command = Gate.begin, DobotArm.command
+
+    def begin_watched(gate: Gate, standing: np.ndarray | None) -> None:
+        assert standing is not None
+        stepped.stand(standing)
+        begin(gate, standing)
+
+    def command_watched(arm: DobotArm, target: np.ndarray) -> None:
+        command(arm, target)
+        stepped.command(arm.name, target)
+
+    monkeypatch.setattr(Gate, "begin", begin_watched)
+    monkeypatch.setattr(DobotArm, "command", command_watched)
 
 
 def config_of(stepped: SteppedTime) -> EnvironmentConfig:
@@ -153,5 +185,5 @@ def config_of(stepped: SteppedTime) -> EnvironmentConfig:
     }  # fmt: skip
     return EnvironmentConfig(
         name="dobot_pnp", hz=HZ, image_keys=[], max_episode_length=10**9, options=options, prompts=["move"],
-        max_speed=[MAX_SPEED], max_acceleration=[20.0], max_jerk=[400.0],
+        max_speed=[MAX_SPEED], max_acceleration=[MAX_ACCELERATION], max_jerk=[MAX_JERK],
     )  # fmt: skip

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pytest
 
+from robot_infra.devices.feetech import FeetechGripper
 from robot_infra.robots.dobot.arm import DobotArm
 from robot_infra.robots.dobot.dashboard import Dashboard
 from robot_infra.robots.dobot.emulator.controller import ArmPhysics, EmulatedController
@@ -162,6 +163,59 @@ def test_an_arm_drives_its_gripper(controller: EmulatedController):
     finally:
         opened.close()
         gripper.line.close()
+
+
+@pytest.mark.parametrize("broken", ["opening", "command"])
+def test_whatever_goes_wrong_with_a_gripper_is_a_fault_of_its_arm(
+    controller: EmulatedController, monkeypatch: pytest.MonkeyPatch, broken: str
+):
+    gripper = EmulatedGripper()
+
+    def fail(*arguments: object) -> None:
+        raise IndexError("index out of range")
+
+    opened = connect(controller, gripper=GripperConfig(port=gripper.line.path, timeout_s=1.0, silent_after_s=5.0))
+    try:
+        monkeypatch.setattr(FeetechGripper, broken, fail)
+        wait_until(lambda: fault_of(opened) is FaultKind.ROBOT)
+        with pytest.raises(SafetyError, match="index out of range"):
+            opened.command(target(0.1))
+    finally:
+        opened.close()
+        gripper.line.close()
+
+
+def test_whatever_goes_wrong_while_an_arm_is_commanded_is_a_fault(
+    controller: EmulatedController, arm: DobotArm, monkeypatch: pytest.MonkeyPatch
+):
+    def fail(*arguments: object, **more: object) -> None:
+        raise ValueError("a mistake in the driver")
+
+    monkeypatch.setattr(Dashboard, "ask", fail)
+    wait_until(lambda: fault_of(arm) is FaultKind.ROBOT)
+
+
+def test_an_emergency_stop_while_a_fault_is_being_cleared_stays(
+    controller: EmulatedController, arm: DobotArm, monkeypatch: pytest.MonkeyPatch
+):
+    arm.emergency_stop("Ada said so.")
+    wait_until(lambda: controller.physics.is_stopped)
+    answer = controller.answer
+
+    def answer_while_somebody_stops(command: str) -> str:
+        if command.startswith("ClearError"):
+            monkeypatch.setattr(controller, "answer", answer)
+            arm.emergency_stop("Ben said no.")
+        return answer(command)
+
+    monkeypatch.setattr(controller, "answer", answer_while_somebody_stops)
+    with pytest.raises((SafetyError, RobotError)):
+        arm.clear_fault(by="Ada")
+    wait_until(lambda: controller.physics.is_stopped)
+    assert fault_of(arm) is FaultKind.EMERGENCY_STOP
+    arm.clear_fault(by="Ada")
+    assert fault_of(arm) is None
+    assert not controller.physics.is_stopped
 
 
 def test_answers_are_those_of_the_documented_protocol(controller: EmulatedController):

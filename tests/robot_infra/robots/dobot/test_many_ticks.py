@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from robot_infra.robots.dobot.robot import DobotXTrainer
-from serl_launcher.errors import SafetyError
+from serl_launcher.errors import RobotError, SafetyError
 from tests.robot_infra.robots.dobot.stepped_cell import HIGH, LOW, SteppedTime, stepped_robot
 
 FAULT_CHANCE = 0.004
@@ -87,6 +87,75 @@ def test_the_arms_keep_their_limits_under_random_wishes_and_faults(monkeypatch: 
     with stepped_robot(monkeypatch) as (robot, stepped):
         tally = play(robot, stepped, 120, seed=0)
     assert sum(tally.num_faults.values()) >= 3
+
+
+def get_going(robot: DobotXTrainer) -> None:
+    wish = robot.reset(seed=0).state.copy()
+    wish[[0, 7]] += 1.0
+    for _ in range(4):
+        robot.step(wish)
+    assert robot.gate.is_moving
+
+
+def test_an_arm_that_cannot_follow_pushes_no_further(monkeypatch: pytest.MonkeyPatch):
+    with stepped_robot(monkeypatch) as (robot, stepped):
+        get_going(robot)
+        blocked, other = (each.physics for each in stepped.controllers.values())
+        blocked.is_blocked = True
+        wish = np.concatenate([np.append(each.joints, 1.0) for each in (blocked, other)]).astype(np.float32)
+        wish[0] += 1.0
+        with pytest.raises(SafetyError, match="joint 0 is at"):
+            for _ in range(20):
+                robot.step(wish)
+        stepped.sleep(0.3)
+        np.testing.assert_allclose(blocked.target, blocked.joints, atol=1e-3)
+        check_hold(robot, stepped)
+        np.testing.assert_allclose(blocked.target, blocked.joints, atol=1e-3)
+        blocked.is_blocked = False
+        robot.clear_fault(by="Ada")
+        robot.reset(seed=1)
+
+
+def test_a_camera_that_fails_lets_the_arms_brake_within_their_limits(monkeypatch: pytest.MonkeyPatch):
+    with stepped_robot(monkeypatch) as (robot, stepped):
+        get_going(robot)
+        before = robot.gate.last_command
+
+        def fail(name: str) -> None:
+            raise RobotError("Camera 'cam_high' has shown the same picture for 2.0 s: it is frozen.")
+
+        monkeypatch.setattr(robot, "_picture", fail)
+        robot._config.image_keys = ["cam_high"]
+        with pytest.raises(SafetyError, match="frozen"):
+            robot.step(before)
+        assert not robot.gate.is_moving
+        assert robot.gate.last_command[0] > before[0] + 0.05, "It came to rest further on."
+        check_hold(robot, stepped)
+
+
+@pytest.mark.parametrize("pause_s", [0.0, 1.0])
+def test_a_reset_of_moving_arms_begins_with_braking(monkeypatch: pytest.MonkeyPatch, pause_s: float):
+    with stepped_robot(monkeypatch) as (robot, stepped):
+        get_going(robot)
+        commands: list[np.ndarray] = []
+        send = robot._send
+        monkeypatch.setattr(robot, "_send", lambda command: (commands.append(command), send(command)))
+        before = robot.gate.last_command
+        stepped.sleep(pause_s)
+        robot.reset(seed=1)
+        overshoot = np.stack(commands)[:, 0].max() - before[0]
+        assert (overshoot > 0.05) == (pause_s == 0.0), "Arms that stand already are not set in motion again."
+
+
+def test_a_reset_pose_that_is_not_reached_is_a_fault(monkeypatch: pytest.MonkeyPatch):
+    with stepped_robot(monkeypatch) as (robot, stepped):
+        robot._options.max_tracking_error = 9.0
+        get_going(robot)
+        next(iter(stepped.controllers.values())).physics.is_blocked = True
+        with pytest.raises(SafetyError, match="reset pose was not reached: left_j0 is"):
+            robot.reset(seed=1)
+        with pytest.raises(SafetyError):
+            robot.step(np.zeros(14, np.float32))
 
 
 @pytest.mark.slow

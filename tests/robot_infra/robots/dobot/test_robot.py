@@ -169,6 +169,35 @@ def test_a_reset_pose_needs_fourteen_values(cell: EmulatedCell):
         build(config_of(cell, reset_pose=[0.0]))
 
 
+@pytest.mark.parametrize("missing", ["max_speed", "max_acceleration"])
+def test_a_robot_without_limits_is_refused(cell: EmulatedCell, missing: str):
+    config = config_of(cell)
+    setattr(config, missing, [])
+    with pytest.raises(ConfigError, match=f"environment.{missing}"):
+        build(config)
+
+
+def test_an_emergency_stop_while_a_fault_is_being_cleared_stays(cell: EmulatedCell, robot: DobotXTrainer):
+    robot.emergency_stop("Ada said so.")
+    wait_until(lambda: all(each.physics.is_stopped for each in cell.controllers))
+    answer = cell.controllers[1].answer
+
+    def answer_while_somebody_stops(command: str) -> str:
+        if command.startswith("EnableRobot"):
+            robot.emergency_stop("Ben said no.")
+        return answer(command)
+
+    cell.controllers[1].answer = answer_while_somebody_stops
+    with pytest.raises((SafetyError, RobotError)):
+        robot.clear_fault(by="Ada")
+    cell.controllers[1].answer = answer
+    wait_until(lambda: all(each.physics.is_stopped for each in cell.controllers))
+    with pytest.raises(SafetyError):
+        robot.step(home_pose().astype(np.float32))
+    robot.clear_fault(by="Ada")
+    robot.reset(seed=0)
+
+
 def test_a_camera_without_settings_is_named(cell: EmulatedCell):
     with pytest.raises(ConfigError, match="cam_left_wrist"):
         build(config_of(cell, cameras={"cam_high": cell.options()["cameras"]["cam_high"]}))
