@@ -34,6 +34,9 @@ class Transition:
     """What somebody other than the environment said about the episode; None where nobody did."""
     judged_by: str = ""
     """Who: `human`, `classifier`."""
+    cost: float = 0.0
+    """What the action itself costs, 0 or more, e.g. a toggle of the gripper. The reward has it taken off already; who
+    puts another reward in its place takes it off again."""
 
 
 class RobotEnv(Protocol):

@@ -37,6 +37,7 @@ class JudgedEnv:
     A verdict of success ends the episode with reward 1, one of failure with 0; `aborted` cuts it off. Where the
     environment is not among the judges its own reward and success do not count, and an episode that runs out of time
     without a verdict is unlabelled: it waits for a late label. Where there is a rewarder every step earns what it says.
+    What the action itself costs is taken off whatever it earns.
     """
 
     def __init__(
@@ -70,17 +71,17 @@ class JudgedEnv:
         if verdict is not None:
             success, aborted = verdict.outcome is Outcome.SUCCESS, verdict.outcome is Outcome.ABORTED
             transition = replace(
-                transition, reward=float(success), terminated=not aborted, truncated=aborted, success=success,
-                outcome=verdict.outcome, judged_by=verdict.by,
+                transition, reward=float(success) - transition.cost, terminated=not aborted, truncated=aborted,
+                success=success, outcome=verdict.outcome, judged_by=verdict.by,
             )  # fmt: skip
         elif not self._environment_judges:
             is_over = transition.terminated or transition.truncated
             transition = replace(
-                transition, reward=0.0, terminated=False, truncated=is_over, success=False,
+                transition, reward=0.0 - transition.cost, terminated=False, truncated=is_over, success=False,
                 outcome=Outcome.UNLABELLED if is_over else None,
             )  # fmt: skip
         if self._rewarder is not None:
-            transition = replace(transition, reward=self._rewarder.reward)
+            transition = replace(transition, reward=self._rewarder.reward - transition.cost)
         if transition.terminated or transition.truncated:
             self._bus.end()
         return transition

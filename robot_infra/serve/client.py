@@ -122,6 +122,7 @@ class RemoteRobot:
             truncated=done.truncated,
             success=done.success,
             executed_action=np.frombuffer(done.executed, "<f4").copy(),
+            cost=done.cost,
         )
 
     def emergency_stop(self, reason: str) -> None:

@@ -17,7 +17,7 @@ from serl_launcher.specs import RobotSpec
 from serl_launcher.transport.messages import Frame
 from serl_launcher.types import Observation
 
-VERSION = 2
+VERSION = 3
 MAX_IMAGE_BYTES = 32 * 1024 * 1024
 
 Number = Annotated[int, Meta(ge=0, le=2**62)]
@@ -97,6 +97,7 @@ class Done(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="done"):
     truncated: bool
     success: bool
     executed: Vector
+    cost: float
 
 
 class Failed(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag="failed"):

@@ -168,7 +168,8 @@ class RobotServer:
                     self._gate.clear_fault(by=by, seen=num_faults)
                     return Beat(question.number)
                 case _:
-                    raise ProtocolError(f"Expected a question for the robot, got {type(question).__name__}.")
+                    what = type(question).__name__
+                    return _failure(question, ProtocolError(f"Expected a question for the robot, got {what}."))
         except HiorsError as exc:
             return _failure(question, exc)
         except Exception as exc:  # A mistake in a driver; nothing that arrives may end the server.
@@ -200,6 +201,7 @@ class RobotServer:
             transition.truncated,
             transition.success,
             transition.executed_action.astype("<f4").tobytes(),
+            float(transition.cost),
         )
 
     def _begin_to_hold(self) -> None:

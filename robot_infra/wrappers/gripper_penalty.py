@@ -11,7 +11,7 @@ from serl_launcher.types import Observation
 
 
 class GripperPenalty(Wrapped):
-    """The reward falls by `penalty` at every tick at which the command crosses the middle of the gripper's range."""
+    """A tick at which the command crosses the middle of the gripper's range costs `penalty`, whoever judges."""
 
     def __init__(self, env: RobotEnv, *, grippers: list[str], penalty: float = 0.02) -> None:
         """Takes the action names of the grippers; raises ConfigError for an unknown one or a negative penalty."""
@@ -38,4 +38,5 @@ class GripperPenalty(Wrapped):
         is_open = transition.executed_action[self._grippers] > self._middle
         num_toggles = 0 if self._was_open is None else int((is_open != self._was_open).sum())
         self._was_open = is_open
-        return replace(transition, reward=transition.reward - self._penalty * num_toggles)
+        cost = self._penalty * num_toggles
+        return replace(transition, reward=transition.reward - cost, cost=transition.cost + cost)

@@ -12,6 +12,7 @@ from actor.rewards.goal import GoalRewards
 from actor.rewards.keys import VerdictKeys
 from actor.rewards.late_labels import LateLabels
 from actor.rewards.stages import StageRewards
+from robot_infra.wrappers.gripper_penalty import GripperPenalty
 from serl_launcher.config.beside import DevicesConfig, RewardsConfig
 from serl_launcher.errors import ConfigError
 from serl_launcher.types import Observation, Outcome
@@ -37,6 +38,18 @@ def test_a_verdict_ends_the_episode_with_its_reward(verdict: Verdict, reward: fl
     assert (end.terminated, end.truncated, end.reward, end.outcome, end.judged_by) == (
         True, False, reward, verdict.outcome, "human",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize(("verdict", "reward"), [(SUCCESS, 0.75), (FAILURE, -0.25), (None, -0.25)])
+def test_what_the_action_costs_is_taken_off_also_where_a_person_judges(verdict: Verdict | None, reward: float):
+    bus = RewardBus()
+    robot = GripperPenalty(TinyRobot(), grippers=["j1"], penalty=0.25)
+    env = JudgedEnv(robot, bus, environment_judges=False)
+    env.reset(seed=0)
+    assert env.step(STILL + 0.1).reward == 0.0
+    if verdict is not None:
+        bus.post(verdict)
+    assert env.step(STILL - 0.1).reward == reward
 
 
 def test_where_the_environment_is_no_judge_its_success_does_not_count_and_time_leaves_no_label():

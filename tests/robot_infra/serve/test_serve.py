@@ -16,6 +16,7 @@ from robot_infra.interfaces import Transition
 from robot_infra.serve import messages
 from robot_infra.serve.client import RemoteRobot
 from robot_infra.serve.server import RobotServer
+from robot_infra.wrappers.gripper_penalty import GripperPenalty
 from serl_launcher.config.environment import EnvironmentConfig
 from serl_launcher.config.transport import TransportConfig
 from serl_launcher.errors import ConfigError, ProtocolError, RobotError, SafetyError
@@ -71,6 +72,13 @@ def test_an_episode_over_the_network_is_that_of_the_robot():
         np.testing.assert_array_equal(transition.executed_action, command(-1.0))
         assert (transition.observation.images["cam"] == 1).all()
         assert remote.render().shape == (16, 24, 3)
+
+
+def test_what_a_wrapper_on_the_robots_computer_charges_reaches_the_judges():
+    robot = GripperPenalty(TinyRobot(), grippers=["j1"], penalty=0.25)
+    with serving(robot) as server, closing(connect(server)) as remote:
+        remote.reset(seed=0)
+        assert [remote.step(command(value)).cost for value in (1.0, -0.5, -0.5)] == [0.0, 0.25, 0.0]
 
 
 def test_the_robots_own_computer_keeps_the_limits():

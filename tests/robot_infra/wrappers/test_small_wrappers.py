@@ -16,8 +16,9 @@ def action(gripper: float) -> np.ndarray:
 def test_opening_and_closing_cost_and_staying_does_not():
     robot = GripperPenalty(PoseRobot(), grippers=["gripper"], penalty=0.25)
     robot.reset(seed=0)
-    rewards = [robot.step(action(opening)).reward for opening in (1.0, 1.0, 0.0, 0.1, 0.9)]
-    assert rewards == [1.0, 1.0, 0.75, 1.0, 0.75]
+    steps = [robot.step(action(opening)) for opening in (1.0, 1.0, 0.0, 0.1, 0.9)]
+    assert [step.reward for step in steps] == [1.0, 1.0, 0.75, 1.0, 0.75]
+    assert [step.cost for step in steps] == [0.0, 0.0, 0.25, 0.0, 0.25]
     robot.reset(seed=1)
     assert robot.step(action(0.0)).reward == 1.0
 
