@@ -4,12 +4,12 @@ import logging
 import math
 import threading
 import time
-import zlib
 from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
 
+from robot_infra.cameras.frozen import FrozenWatch
 from serl_launcher.errors import RobotError
 
 logger = logging.getLogger(__name__)
@@ -42,11 +42,9 @@ class CameraReader:
             frozen_after_s: A camera that shows the very same picture for so long is frozen; 0: not looked at.
         """
         self.name, self._source = name, source
-        self._max_age_s, self._frozen_after_s = max_age_s, frozen_after_s
+        self._max_age_s, self._frozen = max_age_s, FrozenWatch(name, frozen_after_s=frozen_after_s)
         self._newest: np.ndarray | None = None
         self._received_s = -math.inf
-        self._changed_s = -math.inf
-        self._checksum = 0
         self._complaint = ""
         self._news = threading.Condition()
         self._stop = threading.Event()
@@ -62,11 +60,7 @@ class CameraReader:
                 f"Camera {self.name!r}: expected a picture not older than {self._max_age_s:g} s, the newest is "
                 f"{'missing' if picture is None else f'{age_s:.2f} s old'}. {self._complaint}".rstrip()
             )
-        if self._frozen_after_s and now - self._changed_s > self._frozen_after_s:
-            raise RobotError(
-                f"Camera {self.name!r} has shown the same picture for {now - self._changed_s:.1f} s: it is frozen. "
-                "Unplug it and plug it in again."
-            )
+        self._frozen.require_alive()
         return picture
 
     def wait(self, timeout_s: float) -> np.ndarray:
@@ -93,10 +87,7 @@ class CameraReader:
             self._stop.wait(RETRY_S)
 
     def _take(self, picture: np.ndarray) -> None:
-        now = time.monotonic()
-        checksum = zlib.adler32(np.ascontiguousarray(picture).data)
+        self._frozen.note(picture)
         with self._news:
-            if self._newest is None or checksum != self._checksum:
-                self._changed_s = now
-            self._newest, self._received_s, self._checksum = picture, now, checksum
+            self._newest, self._received_s = picture, time.monotonic()
             self._news.notify_all()

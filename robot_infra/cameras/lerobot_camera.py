@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from robot_infra.robots.lerobot_plugins import make_camera
+from robot_infra.robots.lerobot_plugins import make_camera, require_lerobot
 from serl_launcher.errors import RobotError
 
 
@@ -13,7 +13,12 @@ class LeRobotSource:
     """Satisfies `robot_infra.cameras.frames.PictureSource`."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
-        """Takes LeRobot's settings, e.g. `{type: opencv, module: lerobot.cameras.opencv, index_or_path: 0, ...}`."""
+        """Takes LeRobot's settings, e.g. `{type: opencv, module: lerobot.cameras.opencv, index_or_path: 0, ...}`.
+
+        Raises:
+            ConfigError: LeRobot is not installed.
+        """
+        require_lerobot("A camera")
         self._settings = settings
         self._is_closed = False
 

@@ -32,7 +32,9 @@ def unframe(line: SerialLine, *, timeout_s: float) -> tuple[int, int, bytes]:
     line.skip_to(HEADER, timeout_s=timeout_s)
     servo, length = line.read(2, timeout_s=timeout_s)
     if length < MIN_LENGTH:
-        raise RobotError(f"Expected a frame of {MIN_LENGTH} bytes or more from servo {servo} on {line.path}, got {length}.")
+        raise RobotError(
+            f"Expected a frame of {MIN_LENGTH} bytes or more from servo {servo} on {line.path}, got {length}."
+        )
     rest = line.read(length, timeout_s=timeout_s)
     if ~(servo + length + sum(rest[:-1])) & 0xFF != rest[-1]:
         raise RobotError(

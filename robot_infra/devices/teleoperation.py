@@ -95,7 +95,7 @@ class Mover:
         self._target = None
 
     def action(self, here: np.ndarray) -> np.ndarray:
-        """Returns the action, float32 [A]; `here` is where the robot stands. Raises RobotError where it is unplugged."""
+        """Returns the action, float32 [A]; `here` is where the robot stands. Raises RobotError where it is gone."""
         if self._target is None:
             self._target = here.astype(np.float32)
             self._device.begin(is_open=self._is_open(here))
@@ -196,7 +196,9 @@ class Teleoperator:
             action = self._hand.action(np.zeros(self._spec.action_dim) if standing is None else standing)
         except RobotError as exc:
             if not self._is_lost:
-                logger.warning("The person's device is not heard, the robot holds; %r hands back: %s", TAKEOVER_KEY, exc)
+                logger.warning(
+                    "The person's device is not heard, the robot holds; %r hands back: %s", TAKEOVER_KEY, exc
+                )
             self._is_lost, self._is_driving = True, False
             return HOLD
         self._is_lost = False

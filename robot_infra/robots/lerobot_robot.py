@@ -2,17 +2,19 @@
 
 import contextlib
 import time
-from typing import Any
+from typing import Any, NoReturn
 
-import msgspec
 import numpy as np
 from PIL import Image
 
 from robot_infra import safety
+from robot_infra.cameras.frozen import FrozenWatch
 from robot_infra.cameras.specs import camera_specs
 from robot_infra.clock import TickClock
 from robot_infra.interfaces import Transition
+from robot_infra.robots.lerobot_options import LeRobotOptions, read_options
 from robot_infra.robots.lerobot_plugins import make_robot, make_teleoperator
+from robot_infra.robots.limited import require_limits
 from robot_infra.safety import FaultKind
 from serl_launcher.config.environment import EnvironmentConfig
 from serl_launcher.errors import ConfigError, RobotError, SafetyError
@@ -22,29 +24,9 @@ from serl_launcher.types import Observation
 NORMALISED = (-100.0, 100.0)
 """LeRobot's motors without degrees."""
 GRIPPER = (0.0, 100.0)
-
-
-class LeRobotOptions(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """Everything below `environment.options` of `environment.name=lerobot`."""
-
-    robot: dict[str, Any]
-    """LeRobot's own settings: `type`, `port`, `cameras`, ...; `module` where the type is not built in."""
-    teleoperator: dict[str, Any] = {}
-    """Likewise the leader arm, for `actor.devices.hand=leader`."""
-    bounds: dict[str, list[float]] = {}
-    """Lowest and highest value per action; others have LeRobot's range, -100 to 100, grippers 0 to 100."""
-    reset_pose: dict[str, float] = {}
-    """Value per action at a reset; empty: the robot stays where it is."""
-    wait_for_after_reset_time: float = 2.0
-    max_tracking_error: float = 1e9
-
-
-def read_options(config: EnvironmentConfig) -> LeRobotOptions:
-    """Returns the checked settings; raises ConfigError that names the wrong one."""
-    try:
-        return msgspec.convert(config.options, LeRobotOptions)
-    except msgspec.ValidationError as exc:
-        raise ConfigError(f"environment.options of lerobot: {exc}.") from exc
+MAX_SETTLING_TICKS = 50
+PROMPT_TICKS = 1.5
+"""A robot that got its last command longer ago than this has followed it, and stands."""
 
 
 class LeRobotRobot:
@@ -56,22 +38,28 @@ class LeRobotRobot:
         """Connects.
 
         Raises:
-            ConfigError: A setting is wrong.
+            ConfigError: A setting is missing or wrong; limits on speed and acceleration are no choice.
             RobotError: The robot does not answer.
+            SafetyError: It answers with what cannot be used; it is disconnected.
         """
+        require_limits(config)
         if not config.prompts:
             raise ConfigError("environment.name=lerobot needs environment.prompts, e.g. ['pick up the cube'].")
         self._config, self._options = config, read_options(config)
-        self._robot = make_robot(self._options.robot)
-        try:
-            self._spec = _spec_of(config, self._options, self._robot)
-        except ConfigError:
-            self._robot.disconnect()
-            raise
         self.clock = TickClock(1 / config.hz)
-        self.gate = safety.Gate(safety.limits_of(self._spec, []), max_tracking_error=self._options.max_tracking_error)
-        self._num_steps, self._prompt = 0, config.prompts[0]
-        self._last = self._observe()
+        self._num_steps, self._prompt, self._commanded_s = 0, config.prompts[0], -np.inf
+        self._frozen = {
+            name: FrozenWatch(name, frozen_after_s=self._options.frozen_after_s) for name in config.image_keys
+        }
+        self._robot = make_robot(self._options.robot)
+        with contextlib.ExitStack() as stack:
+            stack.callback(self.close)
+            self._spec = _spec_of(config, self._options, self._robot)
+            limits = safety.limits_of(self._spec, [])
+            self.gate = safety.Gate(limits, max_tracking_error=self._options.max_tracking_error)
+            self._tracked = np.array(["gripper" not in name for name in self._spec.action_names])
+            self._last = self._observe()
+            stack.pop_all()
 
     @property
     def spec(self) -> RobotSpec:
@@ -82,6 +70,7 @@ class LeRobotRobot:
         """Moves to the reset pose in time, and gives the person time to prepare the scene."""
         prompts = self._config.prompts
         self._num_steps, self._prompt = 0, prompts[seed % len(prompts)]
+        self._brake()
         self._move_to_reset_pose(self._observe())
         time.sleep(self._options.wait_for_after_reset_time)
         self.clock.start()
@@ -116,8 +105,15 @@ class LeRobotRobot:
         self.gate.trip(FaultKind.EMERGENCY_STOP, reason)
 
     def clear_fault(self, *, by: str) -> None:
-        """Lets the robot move again; `by` names the person who says so."""
-        self.gate.clear_fault(by=by)
+        """Lets the robot move again, from where it stands; `by` names the person who says so.
+
+        Raises:
+            SafetyError: It gives no observation, or somebody stopped it meanwhile; the fault stays.
+        """
+        seen = self.gate.num_faults
+        self.gate.begin(safety.standing_still(self._spec, self._sense()[0]))
+        self.gate.clear_fault(by=by, seen=seen)
+        self.clock.start()
 
     def close(self) -> None:
         """Disconnects; may be called twice."""
@@ -136,40 +132,92 @@ class LeRobotRobot:
         for command in safety.reset_trajectory(here, goal, self.gate.limits):
             self._command(command)
             self.clock.wait()
+        for _ in range(MAX_SETTLING_TICKS):  # What the gate shortened, and the last of the velocity.
+            if not self.gate.is_moving:
+                break
+            self._command(goal)
+            self.clock.wait()
 
     def _command(self, action: np.ndarray) -> np.ndarray:
-        command = self.gate.admit(action)
         try:
-            sent = self._robot.send_action(dict(zip(self._spec.action_names, command.tolist(), strict=True)))
-        except Exception as exc:  # Every driver has its own errors.
-            self._fail(FaultKind.ROBOT, f"the robot did not take a command: {exc}", exc)
-        executed = np.array([float(sent[name]) for name in self._spec.action_names], np.float32)
+            command = self.gate.admit(action)
+        except SafetyError:
+            self._brake()
+            raise
+        executed = self._send(command)
         self.gate.note_executed(executed)
         return executed
 
-    def _observe(self) -> Observation:
+    def _send(self, command: np.ndarray) -> np.ndarray:
+        """Returns what the robot made of a command [A]; latches a fault where it took none."""
         try:
-            seen = self._robot.get_observation()
-        except Exception as exc:  # Every driver and camera has its own errors.
-            self._fail(FaultKind.ROBOT, f"the robot gave no observation: {exc}", exc)
-        state = np.array([float(seen[name]) for name in self._spec.state_names], np.float32)
-        here = safety.standing_still(self._spec, state)
-        if here is not None:
-            self.gate.check_tracking(here)
+            sent = self._robot.send_action(dict(zip(self._spec.action_names, command.tolist(), strict=True)))
+            executed = np.array([float(sent[name]) for name in self._spec.action_names], np.float32)
+        except Exception as exc:  # Every driver has its own errors.
+            self._fail(FaultKind.ROBOT, f"the robot did not take a command: {exc}", exc)
+        self._commanded_s = time.monotonic()
+        return executed
+
+    def _brake(self) -> None:
+        """Brings a robot in motion to rest within its limits, tick by tick, as far as it still takes commands."""
+        last = self.gate.last_command
+        if last is not None and time.monotonic() - self._commanded_s > PROMPT_TICKS * self.clock.period_s:
+            self.gate.begin(last)
+        with contextlib.suppress(SafetyError):
+            while self.gate.is_moving and (command := self.gate.hold()) is not None:
+                self._send(command)
+                self.clock.wait()
+
+    def _observe(self) -> Observation:
+        state, pictures = self._sense()
+        here, last = safety.standing_still(self._spec, state), self.gate.last_command
+        if here is not None and last is not None:
+            self.gate.check_tracking(np.where(self._tracked, here, last))
+            if self.gate.fault is not None and self.gate.fault.kind is FaultKind.TRACKING:
+                self._stop_pushing(here, last)
         if self.gate.fault is not None:
             raise SafetyError(f"The robot holds: {self.gate.fault.message}")
-        images = {name: self._picture(seen[name]) for name in self._spec.camera_names}
+        images = {name: self._picture(name, picture) for name, picture in pictures.items()}
         self._last = Observation(images=images, state=state, prompt=self._prompt)
         return self._last
 
-    def _picture(self, picture: Any) -> np.ndarray:  # Any: an array of any library.
-        picture = np.asarray(picture, np.uint8)
+    def _sense(self) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Returns the state [S] and the pictures as they come; latches a fault where there are none to go by."""
+        try:
+            seen = self._robot.get_observation()
+            state = np.array([float(seen[name]) for name in self._spec.state_names], np.float32)
+            pictures = {name: np.asarray(seen[name], np.uint8) for name in self._spec.camera_names}
+        except Exception as exc:  # Every driver and camera has its own errors.
+            self._brake_and_fail(FaultKind.ROBOT, f"the robot gave no observation: {exc}", exc)
+        if not np.isfinite(state).all():
+            name = self._spec.state_names[int(np.argmin(np.isfinite(state)))]
+            self._brake_and_fail(FaultKind.NOT_FINITE, f"the robot measures no finite number for {name}.")
+        return state, pictures
+
+    def _stop_pushing(self, here: np.ndarray, last: np.ndarray) -> None:
+        """Commands the robot to where it was found; what it was commanded to cannot be reached."""
+        self.gate.begin(here)
+        with contextlib.suppress(SafetyError):
+            self._send(np.where(self._tracked, here, last))
+
+    def _picture(self, name: str, picture: np.ndarray) -> np.ndarray:
+        self._frozen[name].note(picture)
+        try:
+            self._frozen[name].require_alive()
+        except RobotError as exc:
+            self._brake_and_fail(FaultKind.CAMERA, str(exc), exc)
         width, height = self._config.image_size
         if picture.shape[:2] == (height, width):
             return picture
         return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.BILINEAR))
 
-    def _fail(self, kind: FaultKind, message: str, cause: Exception) -> None:
+    def _brake_and_fail(self, kind: FaultKind, message: str, cause: Exception | None = None) -> NoReturn:
+        """Latches a fault of what the robot senses; its motors can still bring it to rest."""
+        self.gate.trip(kind, message)
+        self._brake()
+        raise SafetyError(f"The robot holds: {message}") from cause
+
+    def _fail(self, kind: FaultKind, message: str, cause: Exception) -> NoReturn:
         self.gate.trip(kind, message)
         raise SafetyError(f"The robot holds: {message}") from cause
 

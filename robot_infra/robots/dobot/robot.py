@@ -178,9 +178,10 @@ class DobotXTrainer:
         self._commanded_s = time.monotonic()
 
     def _brake(self) -> None:
-        """Brings arms in motion to rest within their limits, tick by tick; without that their last command ends dead."""
-        if time.monotonic() - self._commanded_s > PROMPT_TICKS * self.clock.period_s:
-            return
+        """Brings arms in motion to rest within their limits, tick by tick; without it their last command ends dead."""
+        last = self.gate.last_command
+        if last is not None and time.monotonic() - self._commanded_s > PROMPT_TICKS * self.clock.period_s:
+            self.gate.begin(last)
         with contextlib.suppress(SafetyError):  # An arm with a fault of its own has stopped already.
             while self.gate.is_moving and (command := self.gate.hold()) is not None:
                 self._send(command)

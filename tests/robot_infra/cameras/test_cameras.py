@@ -1,3 +1,4 @@
+import importlib.util
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
@@ -84,6 +85,13 @@ def test_a_camera_that_does_not_answer_says_why():
 def test_an_address_that_is_none_is_refused(url: str):
     with pytest.raises(RobotError, match="http://host:port/path"):
         MjpegSource(url)
+
+
+def test_a_camera_of_lerobot_says_so_where_lerobot_is_missing(monkeypatch: pytest.MonkeyPatch):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "lerobot" else find_spec(name))
+    with pytest.raises(ConfigError, match="pip install lerobot"):
+        open_camera("front", CameraConfig(kind="lerobot", options={"type": "opencv"}))
 
 
 def test_an_unknown_kind_of_camera_is_refused():

@@ -97,6 +97,11 @@ def get_going(robot: DobotXTrainer) -> None:
     assert robot.gate.is_moving
 
 
+def step_on(robot: DobotXTrainer, wish: np.ndarray, *, num_ticks: int) -> None:
+    for _ in range(num_ticks):
+        robot.step(wish)
+
+
 def test_an_arm_that_cannot_follow_pushes_no_further(monkeypatch: pytest.MonkeyPatch):
     with stepped_robot(monkeypatch) as (robot, stepped):
         get_going(robot)
@@ -105,8 +110,7 @@ def test_an_arm_that_cannot_follow_pushes_no_further(monkeypatch: pytest.MonkeyP
         wish = np.concatenate([np.append(each.joints, 1.0) for each in (blocked, other)]).astype(np.float32)
         wish[0] += 1.0
         with pytest.raises(SafetyError, match="joint 0 is at"):
-            for _ in range(20):
-                robot.step(wish)
+            step_on(robot, wish, num_ticks=20)
         stepped.sleep(0.3)
         np.testing.assert_allclose(blocked.target, blocked.joints, atol=1e-3)
         check_hold(robot, stepped)

@@ -1,5 +1,8 @@
 """A robot and a leader arm that LeRobot finds as plug-ins: two motors and a camera, without metal."""
 
+import math
+import time
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,6 +14,17 @@ from tests.robot_infra.robots.fake_lerobot.config import FakeArmConfig, FakeLead
 ACTIONS = {"shoulder.pos": float, "gripper.pos": float}
 
 
+@dataclass
+class Trouble:
+    """What is going wrong at the moment."""
+
+    measures_nan: bool = False
+    delay_s: float = 0.0
+    is_frozen: bool = False
+    is_blocked: bool = False
+    is_without_power: bool = False
+
+
 class FakeArm(Robot):
     config_class = FakeArmConfig
     name = "fake_arm"
@@ -19,7 +33,9 @@ class FakeArm(Robot):
         super().__init__(config)
         self.config = config
         self.positions = {"shoulder.pos": 10.0, "gripper.pos": 50.0}
-        self.num_sent = 0
+        self.num_sent = self.num_pictures = 0
+        self.sent: list[dict[str, float]] = []
+        self.trouble = Trouble()
         self._is_connected = False
 
     observation_features = ACTIONS | {"front": (12, 16, 3)}
@@ -31,6 +47,8 @@ class FakeArm(Robot):
         return self._is_connected
 
     def connect(self, calibrate: bool = True) -> None:
+        if self.config.measures_nan:
+            self.trouble.measures_nan = True
         if self.config.port == "none":
             raise ConnectionError("no such port")
         self._is_connected = True
@@ -40,13 +58,20 @@ class FakeArm(Robot):
     def configure(self) -> None: ...
 
     def get_observation(self) -> dict[str, Any]:
-        return self.positions | {"front": np.full((12, 16, 3), 9, np.uint8)}
+        time.sleep(self.trouble.delay_s)
+        self.num_pictures += not self.trouble.is_frozen
+        positions = dict.fromkeys(ACTIONS, math.nan) if self.trouble.measures_nan else self.positions
+        return positions | {"front": np.full((12, 16, 3), self.num_pictures % 256, np.uint8)}
 
     def send_action(self, action: dict[str, Any]) -> dict[str, Any]:
         self.num_sent += 1
         if self.num_sent > self.config.fails_after:
             raise ConnectionError("the bus is silent")
-        self.positions = dict(action)
+        if self.trouble.is_without_power:
+            raise ConnectionError("no motor answers: is the emergency stop pressed?")
+        self.sent.append(dict(action))
+        if not self.trouble.is_blocked:
+            self.positions = dict(action)
         return action
 
     def disconnect(self) -> None:

@@ -11,6 +11,7 @@ from lerobot.teleoperators import TeleoperatorConfig
 class FakeArmConfig(RobotConfig):
     port: str
     fails_after: int = 10**9
+    measures_nan: bool = False
 
 
 @TeleoperatorConfig.register_subclass("fake_leader")
