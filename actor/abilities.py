@@ -86,6 +86,7 @@ def _require(config: RunConfig, missing: dict[str, Ability]) -> None:
                 ("actor.policy=local", actor.policy == "local" and actor.mode == "online"),
                 ("actor.mode=eval", actor.mode == "eval"),
                 ("actor.rewards.sources=[classifier]", "classifier" in actor.rewards.sources),
+                ("actor.rewards.sources=[process]", "process" in actor.rewards.sources),
             )
             if is_wanted
         ],

@@ -1,7 +1,7 @@
 """Looks at this machine and says what to do: `python -m tools.doctor [overrides of the run you are about to start]`.
 
-Checks versions, ports, the learner's address, clocks, disk, keys, GPU, and the devices and cameras that the
-configuration names. Changes nothing. Ends with status 1 where something is wrong.
+Checks versions, ports, the learner's address, clocks, disk, keys, GPU, and the devices, arms and cameras that
+the configuration names. Changes nothing. Ends with status 1 where something is wrong.
 """
 
 import importlib.metadata
@@ -12,9 +12,14 @@ import socket
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
+from robot_infra.cameras.build import open_camera
+from robot_infra.cameras.options import CameraConfig
+from robot_infra.robots.dobot.options import read_options as read_dobot_options
+from robot_infra.robots.lerobot_options import read_options as read_lerobot_options
 from serl_launcher.config.loader import load, run_main
 from serl_launcher.config.root import RunConfig
 from serl_launcher.errors import HiorsError
@@ -22,7 +27,7 @@ from serl_launcher.run_directory import RunDirectory
 from serl_launcher.transport.keys import read_actor_keys, read_learner_keys
 
 MIN_FREE_BYTES = 10 * 1024**3
-CONNECT_S = 2.0
+CONNECT_S, ARM_S = 2.0, 1.0
 PICTURES_S = 5.0
 NEEDED = ("gymnasium", "hydra-core", "lmdb", "msgspec", "numpy", "pillow", "pyzmq", "simplejpeg", "websockets")
 OPTIONAL = {
@@ -181,27 +186,49 @@ def check_console(config: RunConfig) -> Iterator[Finding]:
             yield Finding(what=f"console {console.bind}:{console.port}", is_well=False, says=says)
 
 
-def check_cameras(config: RunConfig) -> Iterator[Finding]:
-    """Yields a picture of every configured camera of a real robot."""
-    from robot_infra.cameras.build import open_camera
-    from robot_infra.robots.dobot.options import read_options
-
+def check_arms(config: RunConfig) -> Iterator[Finding]:
+    """Yields whether the controllers of an X-Trainer take commands and send feedback; commands nothing."""
     if config.environment.name != "dobot_pnp":
         return
-    for name, settings in read_options(config.environment.options).cameras.items():
-        camera = open_camera(name, settings)
+    options = read_dobot_options(config.environment.options)
+    for side, arm in (("left", options.left), ("right", options.right)):
+        for port, use in ((arm.dashboard_port, "commands"), (arm.feedback_port, "feedback")):
+            what = f"{side} arm {arm.host}:{port}"
+            try:
+                socket.create_connection((arm.host, port), timeout=ARM_S).close()
+                yield Finding(what=what, is_well=True, says=f"answers, for {use}")
+            except OSError as exc:
+                says = (
+                    f"no {use}: {exc}; switch the arm on, set it to TCP/IP mode, check the cable and "
+                    f"environment.options.{side}.host"
+                )
+                yield Finding(what=what, is_well=False, says=says)
+
+
+def check_cameras(config: RunConfig) -> Iterator[Finding]:
+    """Yields a picture of every configured camera of a real robot."""
+    for name, settings in cameras_of(config).items():
         try:
-            height, width, _ = camera.wait(PICTURES_S).shape
-            yield Finding(what=name, is_well=True, says=f"{width}x{height}")
+            with closing(open_camera(name, settings)) as camera:
+                height, width, _ = camera.wait(PICTURES_S).shape
+                yield Finding(what=name, is_well=True, says=f"{width}x{height}")
         except HiorsError as exc:
             yield Finding(what=name, is_well=False, says=str(exc))
-        finally:
-            camera.close()
+
+
+def cameras_of(config: RunConfig) -> dict[str, CameraConfig]:
+    """Returns the cameras that a real robot has; simulators draw their pictures themselves."""
+    if config.environment.name == "dobot_pnp":
+        return read_dobot_options(config.environment.options).cameras
+    if config.environment.name == "lerobot":
+        described = read_lerobot_options(config.environment).robot.get("cameras", {})
+        return {name: CameraConfig(kind="lerobot", options=settings) for name, settings in described.items()}
+    return {}
 
 
 CHECKS = (
-    check_versions, check_ports, check_clock, check_disk, check_keys, check_gpu, check_devices, check_cameras,
-    check_console,
+    check_versions, check_ports, check_clock, check_disk, check_keys, check_gpu, check_devices, check_arms,
+    check_cameras, check_console,
 )  # fmt: skip
 
 

@@ -12,16 +12,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from omegaconf import OmegaConf
+
 from learner.replay.reader import ReplayDataset
-from serl_launcher.config.loader import run_main
+from serl_launcher.config.loader import config_dir, run_main
 from serl_launcher.errors import HiorsError
 from tools.demo.ports import free_port
 from tools.demo.processes import Process
 
-SIMULATORS = (
-    "sim_pnp", "push_t", "push_t_pixels", "fetch_pick_and_place", "metaworld", "aloha_transfer_cube", "panda_pick_cube",
-    "libero", "maniskill_pick_cube",
-)  # fmt: skip
+SIMULATED = ("sim_pnp", "gymnasium")
+"""Environments that are no metal."""
 STEPS = 50
 POLL_S = 0.2
 
@@ -50,6 +50,13 @@ class Tried:
             f"{self.task:<22} {self.num_steps} steps in {self.num_episodes} episodes, {self.num_cameras} cameras, "
             f"{self.seconds:.0f} s with both starts"
         )
+
+
+def shipped_simulators() -> list[str]:
+    """Returns the tasks in `config/task` that run without a robot."""
+    files = sorted((config_dir() / "task").glob("*.yaml"))
+    names = {file.stem: OmegaConf.select(OmegaConf.load(file), "environment.name") or "sim_pnp" for file in files}
+    return [task for task, name in names.items() if name in SIMULATED]
 
 
 def attempt(task: str, directory: Path, *, python: str, overrides: Sequence[str], timeout_s: float) -> Tried:
@@ -110,7 +117,7 @@ def main() -> int:
     parser.add_argument("--output", type=Path, help="keeps recordings and logs there; default: nothing is kept")
     chosen = parser.parse_intermixed_args(sys.argv[1:])
     overrides = [word for word in chosen.tasks if "=" in word]
-    tasks = [word for word in chosen.tasks if "=" not in word] or list(SIMULATORS)
+    tasks = [word for word in chosen.tasks if "=" not in word] or shipped_simulators()
     num_failed = 0
     with tempfile.TemporaryDirectory() as scratch:
         directory = (chosen.output or Path(scratch)).absolute()

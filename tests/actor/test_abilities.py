@@ -1,4 +1,5 @@
 import logging
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -51,12 +52,18 @@ def test_an_actor_without_torch_display_or_devices_works_and_says_what_is_missin
 
 @pytest.mark.parametrize(
     ("setting", "what"),
-    [("actor.policy=local", "torch"), ("actor.mode=eval", "torch"), ("environment.save_video=true", "av")],
+    [
+        ("actor.policy=local", "torch"),
+        ("actor.mode=eval", "torch"),
+        ("actor.rewards.sources=[classifier]", "torch"),
+        ("actor.rewards.sources=[process]", "torch"),
+        ("environment.save_video=true", "av"),
+    ],
 )
 def test_what_needs_a_missing_package_ends_with_one_line(setting: str, what: str):
     config = load([setting])
     lacking = [replace(ability, is_there=False) for ability in abilities() if ability.what == what]
-    with pytest.raises(ConfigError, match=rf"{setting} needs {what}.*pip install"):
+    with pytest.raises(ConfigError, match=rf"{re.escape(setting)} needs {what}.*pip install"):
         tell(config, lambda: lacking)
 
 

@@ -11,6 +11,8 @@ from serl_launcher.config.root import RunConfig
 from serl_launcher.config.transport import TransportConfig
 from tests.actor.free_ports import free_ports
 from tools.doctor import (
+    cameras_of,
+    check_arms,
     check_cameras,
     check_clock,
     check_console,
@@ -86,5 +88,31 @@ def test_a_taken_port_of_the_console_is_wrong(tmp_path: Path):
     assert "actor.console.port" in taken.says
 
 
-def test_a_simulator_has_no_cameras_to_look_at(tmp_path: Path):
+def test_a_simulator_has_neither_cameras_nor_arms_to_look_at(tmp_path: Path):
     assert list(check_cameras(config(tmp_path))) == []
+    assert list(check_arms(config(tmp_path))) == []
+
+
+def test_the_ports_of_both_arms_are_tried(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("tools.doctor.ARM_S", 0.1)
+    with socket.create_server(("127.0.0.1", 0)) as commands:
+        taken, free = commands.getsockname()[1], free_ports(1)[0]
+        left = f"environment.options.left={{host: 127.0.0.1, dashboard_port: {taken}, feedback_port: {free}}}"
+        right = "environment.options.right.host=192.0.2.1"
+        found = list(check_arms(load(["task=dobot_pnp", left, right])))
+    assert [finding.is_well for finding in found] == [True, False, False, False]
+    assert "for commands" in found[0].says
+    assert "environment.options.left.host" in found[1].says
+    assert [finding.what for finding in found[2:]] == ["right arm 192.0.2.1:29999", "right arm 192.0.2.1:30004"]
+
+
+def test_every_camera_of_a_robot_is_looked_at(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("tools.doctor.PICTURES_S", 0.1)
+    names, port = ("cam_high", "cam_left_wrist", "cam_right_wrist"), free_ports(1)[0]
+    urls = [f"environment.options.cameras.{name}.url=http://127.0.0.1:{port}/{name}" for name in names]
+    found = list(check_cameras(load(["task=dobot_pnp", *urls])))
+    assert [(finding.what, finding.is_well) for finding in found] == [(name, False) for name in names]
+    so101 = cameras_of(load(["task=so101"]))
+    assert [(name, camera.kind, camera.options["type"]) for name, camera in so101.items()] == [
+        ("front", "lerobot", "opencv")
+    ]

@@ -14,6 +14,7 @@ from robot_infra.envs.any_task import render_fast
 from serl_launcher.config.environment import EnvironmentConfig
 from serl_launcher.config.loader import load
 from serl_launcher.errors import ConfigError
+from tools.try_tasks import shipped_simulators
 
 
 class Reach(gymnasium.Env[dict[str, Any], np.ndarray]):
@@ -160,21 +161,24 @@ def test_shadows_and_multisampling_go_wherever_a_simulator_keeps_its_model(path:
     render_fast(Reach())
 
 
-TASKS = {
-    "push_t": "gym_pusht", "push_t_pixels": "gym_pusht", "fetch_pick_and_place": "gymnasium_robotics",
-    "metaworld": "metaworld", "aloha_transfer_cube": "gym_aloha", "panda_pick_cube": "gym_hil",
-    "libero": "libero", "maniskill_pick_cube": "mani_skill",
-}  # fmt: skip
+PACKAGES = {"libero": "libero", "maniskill_pick_cube": "mani_skill"}
+"""What tasks need whose module is one of ours."""
 NEEDS_OPENGL = ("aloha_transfer_cube", "panda_pick_cube", "libero")
 NEEDS_MORE = ("libero",)
 """Needs what no package brings: its meshes from the network."""
 
 
-@pytest.mark.parametrize("task", TASKS)
+def package_of(task: str) -> str:
+    """Returns the package that a shipped task needs beside ours."""
+    module = load([f"task={task}"]).environment.options.get("module", "")
+    return PACKAGES.get(task, module.partition(".")[0] or "gymnasium")
+
+
+@pytest.mark.parametrize("task", [task for task in shipped_simulators() if task != "sim_pnp"])
 @pytest.mark.filterwarnings("ignore")
 def test_shipped_tasks_take_fifty_steps(task: str):
-    if importlib.util.find_spec(TASKS[task]) is None:
-        pytest.skip(f"{TASKS[task]} is not installed (extra `tasks`)")
+    if importlib.util.find_spec(package_of(task)) is None:
+        pytest.skip(f"{package_of(task)} is not installed (extra `tasks`)")
     if task in NEEDS_OPENGL and os.environ.get("MUJOCO_GL") not in ("egl", "osmesa"):
         pytest.skip("needs OpenGL: set MUJOCO_GL=egl or osmesa")
     try:
