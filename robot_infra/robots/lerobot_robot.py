@@ -80,7 +80,7 @@ class LeRobotRobot:
         """Commands float32 [A]; returns what the sensors say at the end of the tick.
 
         Raises:
-            SafetyError: A fault, latched; the robot keeps its last command.
+            SafetyError: A fault, latched; the robot has braked as far as it takes commands, and holds.
         """
         executed = self._command(action)
         self.clock.wait()
@@ -101,7 +101,7 @@ class LeRobotRobot:
         return np.concatenate(pictures, axis=1) if pictures else np.zeros((16, 16, 3), np.uint8)
 
     def emergency_stop(self, reason: str) -> None:
-        """Lets no further command through, also in the middle of a reset; LeRobot has no stop of its own."""
+        """Brakes with the next tick and lets no further command through; LeRobot has no stop of its own."""
         self.gate.trip(FaultKind.EMERGENCY_STOP, reason)
 
     def clear_fault(self, *, by: str) -> None:

@@ -54,7 +54,7 @@ class ActorConfig:
     or none, where only the bounds of the robot count."""
     max_jump: list[float] = field(default_factory=list)
     """A wish further than this from the last command is a fault, e.g. a chunk that starts elsewhere; shaped like
-    `max_change`; none: any wish is followed as fast as the limits allow."""
+    `max_change`; none: `environment.max_jump` counts, which the robot's own gate keeps in any case."""
     intervention: InterventionConfig = field(default_factory=InterventionConfig)
     devices: DevicesConfig = field(default_factory=DevicesConfig)
     rewards: RewardsConfig = field(default_factory=RewardsConfig)
