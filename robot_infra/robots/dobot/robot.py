@@ -195,19 +195,20 @@ class DobotXTrainer:
             self._command(command)
             self.clock.wait()
         for _ in range(round(RESET_SETTLES_S * self._config.hz)):  # What the gate shortened, and where the servos lag.
-            if self._missing(pose).max() < RESET_TOLERANCE_RAD and not self.gate.is_moving:
+            if self._distances(pose).max() < RESET_TOLERANCE_RAD and not self.gate.is_moving:
                 return
             self._command(pose)
             self.clock.wait()
-        missing = self._missing(pose)
-        joint = int(np.argmax(missing))
+        distances = self._distances(pose)
+        self._stop_pushing(self._state())
+        joint = int(np.argmax(distances))
         self._fail(
             FaultKind.TRACKING,
-            f"The reset pose was not reached: {JOINT_NAMES[joint]} is {missing[joint]:.3f} rad away. Look whether "
+            f"The reset pose was not reached: {JOINT_NAMES[joint]} is {distances[joint]:.3f} rad away. Look whether "
             "something is in its way, and whether environment.options.reset_pose is inside of the workspace.",
         )
 
-    def _missing(self, pose: np.ndarray) -> np.ndarray:
+    def _distances(self, pose: np.ndarray) -> np.ndarray:
         """Returns how far each joint is from a pose, [14]; grippers count as there: they may hold something."""
         return np.where(self._tracked, np.abs(self._state() - pose), 0.0)
 
