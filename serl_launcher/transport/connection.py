@@ -215,38 +215,30 @@ class Connection:
         reply = messages.decode_reply(frames[0])
         self._heard_s = time.monotonic()
         if isinstance(reply, Welcome):
-            self._begin_session(reply)
+            self._delivery.restart(last_seq=reply.last_seq, num_credits=reply.credits)
+            self._standing.note_welcome()
+            self.announcement = reply.announcement
         elif isinstance(reply, Ack):
+            self._standing.note_ack()
             self._delivery.acknowledge(reply.last_seq)
         elif isinstance(reply, ActReply | FetchReply):
             self._requests.answer(reply, frames[1:])
         elif isinstance(reply, ErrorReply):
             self._take_error(reply)
 
-    def _begin_session(self, welcome: Welcome) -> None:
-        self._delivery.restart(last_seq=welcome.last_seq, num_credits=welcome.credits)
-        self._standing.note_welcome()
-        self.announcement = welcome.announcement
-
     def _take_error(self, reply: ErrorReply) -> None:
         if reply.kind == messages.NO_SESSION:
             self._forget_session()
         elif reply.request_id is not None:
             self._requests.fail(reply.request_id, messages.error_of(reply))
-        elif reply.kind == messages.STORAGE:
-            self._standing.note_storage(messages.error_of(reply))
-            self._requests.send_again()
-        elif reply.kind == messages.ID_IN_USE:
-            self._standing.note_id_in_use(messages.error_of(reply))
-            self._requests.send_again()
         else:
-            self._note_error(messages.error_of(reply))
+            self._note_error(messages.error_of(reply), kind=reply.kind)
 
-    def _note_error(self, error: HiorsError) -> None:
-        self._standing.note_error(error)
+    def _note_error(self, error: HiorsError, *, kind: str = "") -> None:
+        self._standing.note_error(error, kind=kind)
         if self._standing.is_fenced:
             self._requests.fail_all(error)
-        else:
+        elif not self._standing.is_welcome:
             self._requests.send_again()
 
     def _speak(self, sockets: ActorSockets) -> None:
@@ -254,16 +246,15 @@ class Connection:
             self._heard_s = time.monotonic()
             return
         if not self._standing.is_welcome:
-            if self._standing.is_hello_due and self._send(sockets, self._make_hello()):
-                self._standing.note_hello()
+            self._say_hello(sockets)
             return
         self._send_requests(sockets)
-        self._send_events(sockets)
+        if self._standing.is_held_up:
+            self._say_hello(sockets)  # Its answer tells where to go on.
+        else:
+            self._deliver(sockets)
         if self._stats is not None and self._send(sockets, Stats(self._stats)):
             self._stats = None
-        if self._delivery.is_overdue:
-            logger.warning("The learner did not acknowledge in time; asking how far it has come.")
-            self._forget_session()
         if time.monotonic() - self._said_s > self._config.heartbeat_s:
             self._send(sockets, Heartbeat())
 
@@ -276,14 +267,19 @@ class Connection:
                 return
             request.is_sent = True
 
-    def _send_events(self, sockets: ActorSockets) -> None:
+    def _deliver(self, sockets: ActorSockets) -> None:
         while (batch := self._delivery.next_batch(self._syncer.synced_seq)) is not None:
             if not self._send(sockets, batch.header, *batch.events):
-                return
+                break
             self._delivery.note_sent(batch)
+        if self._delivery.is_overdue:
+            logger.warning("The learner did not acknowledge in time; asking how far it has come.")
+            self._forget_session()
 
-    def _make_hello(self) -> Hello:
-        return Hello(
+    def _say_hello(self, sockets: ActorSockets) -> None:
+        if not self._standing.is_hello_due:
+            return
+        hello = Hello(
             actor_id=self._actor_id,
             epoch=self._source.epoch,
             spec_digest=self._spec.digest(),
@@ -291,6 +287,8 @@ class Connection:
             spool_id=self._source.spool_id,
             first_seq=self._source.acknowledged_seq,
         )
+        if self._send(sockets, hello):
+            self._standing.note_hello()
 
     def _send(self, sockets: ActorSockets, message: messages.Message, *frames: bytes) -> bool:
         is_sent = sockets.send([messages.encode(message), *frames])

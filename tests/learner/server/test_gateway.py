@@ -7,6 +7,7 @@ import pytest
 import zmq
 
 from learner.server.act_requests import MAX_ACT_REQUESTS
+from serl_launcher import journal
 from serl_launcher.errors import ConfigError, PolicyError, SessionFenced, SpecMismatch, TransportError
 from serl_launcher.events import MAX_EVENT_BYTES
 from serl_launcher.publication import Publisher
@@ -235,6 +236,30 @@ def test_actions_do_not_wait_for_the_disk_that_admits_another_actor(tmp_path, ra
             assert chunk.actions[0, 0] == 3
             assert not other.poll(0)
         assert isinstance(messages.decode_reply(other.recv_multipart()[0]), Welcome)
+
+
+def test_a_full_disk_of_the_learner_pauses_delivery_and_no_actions(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(journal, "_MAP_BYTES", 2**22)
+    with learner(tmp_path) as server, spool(tmp_path) as source, client(server.config, source) as actor:
+        for event in episode("e-0", 1500):
+            source.append(event)
+        assert actor.flush(10)
+        for event in episode("e-1", 1500):
+            source.append(event)
+        assert wait_until(lambda: "cannot write its journal" in str(actor.last_error))
+        for number in range(20):
+            [chunk] = actor.act([observation(number)], timeout_s=0.5)
+            assert chunk.actions[0, 0] == number
+            assert actor.is_connected
+            time.sleep(0.1)
+        assert source.num_pending
+        assert "MDB_MAP_FULL" in str(server.gateway.figures()["storage_error"])
+        server.journal.mark_sealed({"e-0": 0})
+        server.journal.put_spec(SPEC)  # LMDB uses again what a transaction freed from the next but one on.
+        assert actor.flush(20)
+        assert actor.last_error is None
+        assert server.journal.counts().num_steps == 3000
+    assert caplog.text.count("Not delivering now") == 1
 
 
 def test_two_that_come_at_once_under_one_id_are_not_both_admitted(tmp_path, raw):
