@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 _TABLES = ("meta", "events", "open")
 _SPARE_BYTES = 256 * 1024**2
 _DELETED_AT_ONCE = 1024
+_DISK_ERRORS = (lmdb.Error, lmdb.DiskError, lmdb.MapFullError, lmdb.MemoryError)
+"""What LMDB raises where the system refuses something; every other class of its errors means damage."""
 
 
 class Spool:
@@ -42,6 +44,7 @@ class Spool:
 
         Raises:
             SessionFenced: Another living process uses the spool.
+            SpoolFull: The disk is full, so that the new epoch cannot be noted.
         """
         self.path = path
         self.max_bytes = max_bytes
@@ -54,9 +57,7 @@ class Spool:
         self.num_refused = 0
         """Events refused because the spool was full."""
         try:
-            self._store = self._open_store()
-            self._db = {name: self._store.open_db(name.encode()) for name in _TABLES}
-            self._begin_epoch()
+            self._open()
         except BaseException:
             self._lock.release()
             raise
@@ -188,24 +189,29 @@ class Spool:
             self._store.sync(True)  # noqa: FBT003 - The binding takes it by position only.
             failpoints.reached("spool synced")
 
-    def _open_store(self) -> lmdb.Environment:
-        def opened() -> lmdb.Environment:
-            map_bytes = 2 * self._hard_bytes + _SPARE_BYTES
-            store = open_store(self.path / "events", map_bytes=map_bytes, num_databases=len(_TABLES), is_synced=False)
-            try:
-                _check_readable(store)
-            except lmdb.Error as exc:
-                store.close()
-                raise DatasetError(f"The spool {self.path} is damaged: {exc}.") from exc
-            return store
-
+    def _open(self) -> None:
+        """Opens the store and begins an epoch; a damaged store is set aside for an empty one."""
         try:
-            return opened()
+            self._open_whole()
         except DatasetError as exc:
-            aside = self.path / f"damaged-{int(time.time())}"
+            aside = self.path / f"damaged-{time.time_ns()}"
             (self.path / "events").rename(aside)
             logger.error("%s It is set aside as %s; what it held did not reach the learner.", exc, aside)
-            return opened()
+            self._open_whole()
+
+    def _open_whole(self) -> None:
+        """Raises DatasetError where any page is damaged: every one is looked at, for a spool holds only what waits."""
+        map_bytes = 2 * self._hard_bytes + _SPARE_BYTES
+        self._store = open_store(self.path / "events", map_bytes=map_bytes, num_databases=len(_TABLES), is_synced=False)
+        try:
+            self._db = {name: self._store.open_db(name.encode()) for name in _TABLES}
+            self._begin_epoch()
+            self.open_episodes()
+        except lmdb.Error as exc:
+            self._store.close()
+            if type(exc) in _DISK_ERRORS:
+                raise _refused(exc, f"Expected to open the spool {self.path} for writing") from exc
+            raise DatasetError(f"The spool {self.path} is damaged: {exc}.") from exc
 
     def _begin_epoch(self) -> None:
         with self._store.begin(write=True) as transaction:
@@ -277,17 +283,11 @@ class Spool:
 
 
 def _refused(error: lmdb.Error, what: str) -> SpoolFull | DatasetError:
-    if isinstance(error, lmdb.PanicError | lmdb.CorruptedError):
-        return DatasetError(f"{what}, but the spool is broken: {error}. Start the actor again.")
-    return SpoolFull(f"{what}: {error}. Free disk space.")
+    if type(error) in _DISK_ERRORS:
+        return SpoolFull(f"{what}: {error}. Free disk space.")
+    return DatasetError(f"{what}, but it is damaged: {error}. Start the actor again.")
 
 
 def _check_number(got: int, want: int, episode_id: str) -> None:
     if got != want:
         raise ValueError(f"Episode {episode_id!r} has {want} steps so far, but the next event says {got}.")
-
-
-def _check_readable(store: lmdb.Environment) -> None:
-    with store.begin() as transaction, transaction.cursor() as names:
-        for _ in names:
-            pass

@@ -1,7 +1,9 @@
 import os
+import resource
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
@@ -10,6 +12,8 @@ from serl_launcher.errors import SessionFenced, SpoolFull
 from serl_launcher.events import EpisodeLabelled, EpisodeStarted, encode_event
 from serl_launcher.types import Outcome
 from tests.transport_rig import episode, spool, step
+
+PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 KILLED_ACTOR = """
 import os, signal, sys
@@ -62,6 +66,7 @@ def test_a_spool_made_anew_at_once_is_a_newer_session(tmp_path):
     for number in range(3):
         with spool(tmp_path / f"disk-{number}") as opened:
             epochs.append(opened.epoch)
+        time.sleep(0.002)  # They have milliseconds.
     assert epochs == sorted(set(epochs))
 
 
@@ -132,6 +137,40 @@ def test_a_damaged_spool_is_set_aside_and_recording_goes_on(tmp_path, caplog):
         assert opened.append(EpisodeStarted("e-0", "reach", 1.0)) == 1
         assert len(list(opened.path.glob("damaged-*/data.mdb"))) == 1
     assert "set aside" in caplog.text
+
+
+def test_damage_anywhere_never_keeps_an_actor_from_starting(tmp_path):
+    with spool(tmp_path) as opened:
+        for event in episode("e-0", 60):
+            opened.append(event)
+        former = opened.spool_id
+    store = opened.path / "events" / "data.mdb"
+    content = store.read_bytes()
+    results = set()
+    for page in range(2, len(content) // PAGE_BYTES):
+        store.parent.mkdir(exist_ok=True)
+        store.write_bytes(content[: page * PAGE_BYTES] + b"\xff" * PAGE_BYTES + content[(page + 1) * PAGE_BYTES :])
+        with spool(tmp_path) as opened:
+            is_set_aside = opened.spool_id != former
+            assert is_set_aside or len(opened.pending(0, 100, 2**20)) == opened.num_pending == 62
+            opened.append(EpisodeStarted(f"e-{page}", "reach", 1.0))
+        results.add(is_set_aside)
+    assert results == {True, False}, "some pages are free ones, whose damage does not matter"
+
+
+def test_an_actor_on_a_full_disk_is_told_so_at_its_start(tmp_path):
+    with spool(tmp_path) as opened:
+        for event in episode("e-0", 60):
+            opened.append(event)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4 * PAGE_BYTES, limits[1]))
+    try:
+        with pytest.raises(SpoolFull, match="Free disk space"), spool(tmp_path):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    with spool(tmp_path) as opened:
+        assert opened.num_pending == 62
 
 
 def test_closing_twice_is_harmless(tmp_path):
