@@ -29,7 +29,7 @@ _COPIED_AT_ONCE = 1024 * 1024
 
 
 def fetch(ask: AskForPiece, version: int, destination: Path, *, piece_bytes: int) -> Path:
-    """Returns `destination`, the directory of a policy whose every checksum is right.
+    """Returns `destination`, the directory of a policy whose every checksum is right; a damaged one is fetched again.
 
     Pieces of an earlier attempt are kept beside it, in `.<name>.part`, and used; so are the tensors of other published
     policies in the same folder.
@@ -37,9 +37,9 @@ def fetch(ask: AskForPiece, version: int, destination: Path, *, piece_bytes: int
     Raises:
         DeadlineExceeded: A piece did not come in time.
         PolicyError: The learner has no such version (any more), or a file arrived damaged; ask again.
+        OSError: The disk is full or broken.
     """
-    if destination.exists():
-        _check_version(verify(destination).version, version, destination)
+    if destination.exists() and _is_whole(destination, version):
         return destination
     partial = destination.with_name(f".{destination.name}.part")
     partial.mkdir(parents=True, exist_ok=True)
@@ -58,6 +58,18 @@ def fetch(ask: AskForPiece, version: int, destination: Path, *, piece_bytes: int
     total_bytes = sum(entry.size for entry in entries.values())
     logger.debug("Policy %d: %d of %d bytes were fetched.", version, fetching.num_bytes, total_bytes)
     return destination
+
+
+def _is_whole(destination: Path, version: int) -> bool:
+    """Returns whether a directory holds that policy; one that is damaged is removed, to be fetched again."""
+    try:
+        found = verify(destination)
+    except CheckpointError as exc:
+        logger.warning("Policy %d is fetched again: %s", version, exc)
+        shutil.rmtree(destination)
+        return False
+    _check_version(found.version, version, destination)
+    return True
 
 
 def _fetch_manifest(ask: AskForPiece, piece_bytes: int) -> bytes:

@@ -224,6 +224,14 @@ def test_damage_in_an_earlier_attempt_is_found_and_the_next_fetch_succeeds(tmp_p
         assert verify(actor.fetch_policy(1, tmp_path / "fetched", timeout_s=10)).digest == published.digest
 
 
+def test_a_policy_that_was_damaged_on_this_disk_is_fetched_again(tmp_path):
+    with learner(tmp_path) as server, spool(tmp_path) as source, client(server.config, source) as actor:
+        published = publish(tmp_path, 1, FILES)
+        fetched = actor.fetch_policy(1, tmp_path / "fetched", timeout_s=10)
+        (fetched / "model.safetensors").write_bytes(b"damaged")
+        assert verify(actor.fetch_policy(1, fetched, timeout_s=10)).digest == published.digest
+
+
 def test_pieces_of_another_version_are_not_mixed_in(tmp_path):
     with learner(tmp_path) as server, spool(tmp_path) as source, client(server.config, source) as actor:
         partial = tmp_path / ".fetched.part"
