@@ -3,7 +3,8 @@
 Sequence numbers begin at 1 and go on across restarts; each opening of the spool is a new epoch, which shuts out what
 is still running of the one before. A returned `append` survives the death of the process. It does not wait for the
 disk: `sync` does, which the client calls before it sends, so that the learner never knows more than this disk. A power
-cut may thus cost what was not sent yet.
+cut may cost everything that waits: without a sync per commit LMDB keeps its store whole only on a disk that keeps the
+order of writes, and a sync lasts until the next append. What is damaged then is set aside.
 """
 
 import logging

@@ -54,7 +54,7 @@ def open_store(path: Path, *, map_bytes: int, num_databases: int, is_synced: boo
         map_bytes: Largest size. Only address space is reserved; the file grows as it is used.
         num_databases: Named databases inside.
         is_synced: Whether a commit returns only when the disk has it. Unsynced commits survive the death of any
-            process, not a power cut.
+            process; a power cut can damage the whole store, also what was synced before them.
 
     Raises:
         DatasetError: The files there are no store, or damaged.
