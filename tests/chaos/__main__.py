@@ -1,4 +1,4 @@
-"""`python -m tests.chaos --steps 20000 --faults 100 --seed 0`: kills, stalls and starves a learner and its actors."""
+"""`python -m tests.chaos --steps 20000 --faults 112 --seed 0`: kills, stalls and starves a learner and its actors."""
 
 import argparse
 import shutil
@@ -15,10 +15,13 @@ def main() -> int:
     """Runs one campaign; returns 0 where every promise was kept."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
     parser.add_argument("--steps", type=int, default=20_000)
-    parser.add_argument("--faults", type=int, default=104)
+    parser.add_argument("--faults", type=int, default=112, help="each kind 8 times where there are 14 kinds")
     parser.add_argument("--actors", type=int, default=4)
     parser.add_argument("--rate-hz", type=float, default=25.0, help="steps per second and actor")
-    parser.add_argument("--trainer", action="store_true", help="train a policy meanwhile, and kill its trainer too")
+    parser.add_argument(
+        "--trainer", action=argparse.BooleanOptionalAction, default=True,
+        help="train a policy meanwhile, and kill its trainer too; without, data is collected alone",
+    )  # fmt: skip
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--patience", type=float, default=1.0, help="factor on waits, for a machine that is busy")
     parser.add_argument("--directory", type=Path, help="kept; without it a temporary one, kept after a violation")

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -74,9 +74,10 @@ def limit_disk(pid: int, *, is_full: bool) -> None:
 class Learner:
     """`python -m learner`; it can be killed whole or in part and be started at another address."""
 
-    def __init__(self, directory: Path, *, has_trainer: bool = False) -> None:
-        """Starts it: collecting data alone, or training the smallest policy meanwhile."""
+    def __init__(self, directory: Path, *, has_trainer: bool = False, changes: Sequence[str] = ()) -> None:
+        """Starts it: collecting data alone, or training the smallest policy meanwhile, with `changes` of that."""
         self.directory = directory
+        self._changes = changes
         self.has_trainer = has_trainer
         self.run_directory = directory / "run" / "chaos"
         self.clock = Clock(directory / "learner.clock")
@@ -102,7 +103,7 @@ class Learner:
             f"output_dir={self.directory / 'run'}",
             "unique_identifier=chaos", f"transport.bind={host}", f"transport.request_port={request_port}",
             f"transport.broadcast_port={broadcast_port}", f"transport.heartbeat_s={HEARTBEAT_S}",
-            f"transport.dead_after_s={DEAD_AFTER_S}", "resume=auto",
+            f"transport.dead_after_s={DEAD_AFTER_S}", "resume=auto", *self._changes,
         ]  # fmt: skip
         self._process = subprocess.Popen(
             command, cwd=ROOT, env=self.clock.environment(), stdout=self._log, stderr=self._log, start_new_session=True
