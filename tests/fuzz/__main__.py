@@ -54,6 +54,7 @@ def describe_server(report: ServerReport) -> str:
         f"server: {report.num_messages} messages and {report.num_junk_connections} junk connections, "
         f"{report.wall_s:.0f} s in all, {report.num_restarts} crashes, "
         f"resident {report.calm_mb:.0f} MB before, {report.peak_mb:.0f} MB at most\n"
+        f"answered meanwhile: {report.num_actions} requests for actions, {report.num_pieces} for pieces of the policy\n"
         f"good actor: {report.num_delivered_steps} of {report.num_steps} steps arrived, acknowledged after p99 "
         f"{report.p99_ms:.1f} ms (before: {report.calm_p99_ms:.1f} ms), at most {report.longest_ms:.0f} ms\n"
         + "".join(f"    {problem}\n" for problem in report.problems)

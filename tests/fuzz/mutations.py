@@ -27,6 +27,9 @@ from tests.transport_rig import SPEC, encoded, episode
 
 Frames = list[bytes]
 
+POLICY_VERSION = 1
+"""What the learner serves."""
+
 _ANNOUNCEMENT = Announcement(3, "ab" * 32, False, False, 1.5)
 _PREFIX = messages.encode(Heartbeat())[:3]
 _ODD_VALUES: Sequence[object] = (
@@ -51,7 +54,7 @@ def valid_requests() -> list[Frames]:
         [messages.encode(Steps(1, len(events))), *events],
         [messages.encode(Act(1, 100.0, 2)), *observation, *observation],
         [messages.encode(Stats({"success": 0.5, "mode": "online"}))],
-        [messages.encode(Fetch(1, 2, "model.safetensors", 0, 1000))],
+        [messages.encode(Fetch(1, POLICY_VERSION, "model.safetensors", 0, 1000))],
         [messages.encode(Heartbeat())],
         [messages.encode(Goodbye())],
     ]

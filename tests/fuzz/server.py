@@ -14,13 +14,21 @@ import zmq
 
 from actor.spool import Spool
 from serl_launcher.config.transport import TransportConfig
+from serl_launcher.errors import HiorsError
+from serl_launcher.publication import Publisher
 from serl_launcher.transport import messages
 from serl_launcher.transport.client import LearnerClient
+from tests.actor.tiny_checkpoint import save_tiny_policy
 from tests.chaos.processes import Learner
-from tests.fuzz.mutations import Mutator, hello, valid_requests
-from tests.transport_rig import SPEC, episode
+from tests.fuzz.mutations import POLICY_VERSION, Mutator, hello, valid_requests
+from tests.transport_rig import SPEC, episode, observation
 
 EPISODE_STEPS = 20
+MAX_GROWN_MB = 200.0
+"""Resident memory that the server may take above what it had before the fuzzing."""
+_INTACT_CHANCE = 0.02
+"""Of a message that is left as it is, so that inference and publications are reached too."""
+_NEVER_TRAINING = ("algo.training_starts=1000000000",)
 _START_S = 240.0
 _REPLIES_AT_ONCE = 100
 
@@ -61,13 +69,19 @@ class ServerReport:
     calm_mb: float = 0.0
     """Resident memory of the server before, and at its largest during the fuzzing."""
     peak_mb: float = 0.0
+    num_actions: int = 0
+    """Requests for actions that were answered by some, damaged or not."""
+    num_pieces: int = 0
+    """Requests for pieces of the policy that were answered by one."""
     wall_s: float = 0.0
     problems: list[str] = field(default_factory=list)
 
     @property
     def is_clean(self) -> bool:
-        """Whether nothing crashed, hung or was lost."""
-        return not self.problems and not self.num_restarts and self.num_steps == self.num_delivered_steps
+        """Whether nothing crashed, hung, grew or was lost, and everything was reached."""
+        is_whole = self.num_steps == self.num_delivered_steps and self.num_actions and self.num_pieces
+        is_small = self.peak_mb - self.calm_mb < MAX_GROWN_MB
+        return bool(is_whole and is_small and not self.problems and not self.num_restarts)
 
 
 def fuzz_server(directory: Path, num_messages: int, seed: int, *, calm_s: float = 5.0) -> ServerReport:
@@ -75,7 +89,9 @@ def fuzz_server(directory: Path, num_messages: int, seed: int, *, calm_s: float 
     directory.mkdir(parents=True, exist_ok=True)
     report, began_s = ServerReport(), time.monotonic()
     with ExitStack() as stack:
-        learner = stack.enter_context(closing(Learner(directory)))
+        learner = stack.enter_context(closing(Learner(directory, has_trainer=True, changes=_NEVER_TRAINING)))
+        policies = Publisher(learner.run_directory / "policies")
+        policies.publish(lambda path: save_tiny_policy(path, SPEC), POLICY_VERSION)
         spool = stack.enter_context(closing(TimedSpool(directory / "spool")))
         config = TransportConfig(request_port=learner.address[1], broadcast_port=learner.address[2])
         good = LearnerClient(config, learner.address[0], actor_id="good", spec=SPEC, spool=spool)
@@ -84,6 +100,9 @@ def fuzz_server(directory: Path, num_messages: int, seed: int, *, calm_s: float 
         stop_recording = stack.enter_context(_recording(spool))
         if not _wait(lambda: len(spool.waits_ms) > EPISODE_STEPS, _START_S):
             report.problems.append("the good actor was never served")
+            return report
+        if not _wait(lambda: _gives_actions(good), _START_S):
+            report.problems.append("the policy was never served")
             return report
         spool.waits_ms.clear()  # The first ones waited for the learner to start.
         time.sleep(calm_s)
@@ -104,6 +123,13 @@ def fuzz_server(directory: Path, num_messages: int, seed: int, *, calm_s: float 
     report.num_delivered_steps = _num_sealed(learner.run_directory / "replay_buffer")
     report.wall_s = time.monotonic() - began_s
     return report
+
+
+def _gives_actions(actor: LearnerClient) -> bool:
+    try:
+        return bool(actor.act([observation()], timeout_s=2.0))
+    except HiorsError:
+        return False
 
 
 @contextmanager
@@ -135,7 +161,8 @@ def _recording(spool: Spool) -> Iterator[Callable[[], None]]:
 
 
 def _fuzz(learner: Learner, report: ServerReport, num_messages: int, seed: int, pid: int) -> None:
-    mutator, draw = Mutator(valid_requests(), seed), random.Random(seed)
+    valid, draw = valid_requests(), random.Random(seed)
+    mutator = Mutator(valid, seed)
     host, port, _ = learner.address
     context = zmq.Context()
     sockets = [_connect(context, host, port) for _ in range(4)]
@@ -147,8 +174,9 @@ def _fuzz(learner: Learner, report: ServerReport, num_messages: int, seed: int, 
                 sockets[index] = _connect(context, host, port)
             if draw.random() < 0.05:
                 sockets[index].send_multipart([messages.encode(hello(f"fuzz-{index}"))])
-            sockets[index].send_multipart(mutator.draw() or [b""])
-            _drop_replies(sockets[index])
+            frames = draw.choice(valid) if draw.random() < _INTACT_CHANCE else mutator.draw()
+            sockets[index].send_multipart(frames or [b""])
+            _count_replies(sockets[index], report)
             if number % 500 == 0:
                 _send_junk(host, port, draw)
                 report.num_junk_connections += 1
@@ -171,12 +199,14 @@ def _connect(context: zmq.Context, host: str, port: int) -> zmq.Socket:
     return made
 
 
-def _drop_replies(source: zmq.Socket) -> None:
+def _count_replies(source: zmq.Socket, report: ServerReport) -> None:
     for _ in range(_REPLIES_AT_ONCE):
         try:
-            source.recv_multipart(zmq.NOBLOCK)
+            reply = messages.decode_reply(source.recv_multipart(zmq.NOBLOCK)[0])
         except zmq.Again:
             return
+        report.num_actions += isinstance(reply, messages.ActReply)
+        report.num_pieces += isinstance(reply, messages.FetchReply)
 
 
 def _answers(context: zmq.Context, host: str, port: int) -> bool:

@@ -29,7 +29,6 @@ def test_a_live_learner_serves_a_good_actor_meanwhile(tmp_path: Path) -> None:
     report = fuzz_server(tmp_path, 3000, seed=7, calm_s=1.0)
     assert report.is_clean, describe_server(report)
     assert report.num_steps > 0
-    assert report.peak_mb < report.calm_mb + 200
 
 
 def test_an_actor_survives_a_learner_that_talks_nonsense(tmp_path: Path) -> None:
