@@ -34,6 +34,7 @@ from serl_launcher.journal_tables import (
     Cursor,
     JournalCounts,
     JournalTransaction,
+    Tables,
     counts_in,
     entry_in,
     events_in,
@@ -77,7 +78,7 @@ class Journal:
         """Opens or makes the journal in the directory `path`.
 
         Raises:
-            DatasetError: Another process uses it, or its files are damaged.
+            DatasetError: Another process uses it, the disk is full, or its files are damaged.
         """
         self.path = path
         self.durability = durability
@@ -86,11 +87,17 @@ class Journal:
             self._store = open_store(
                 path, map_bytes=_MAP_BYTES, num_databases=len(TABLES), is_synced=durability != "os"
             )
+            self._db = self._open_tables()
+            self.journal_id = self._make_journal_id()
+        except lmdb.Error as exc:
+            self._lock.release()
+            raise DatasetError(
+                f"The journal {path} cannot be opened: {exc}. Where the disk is full, free some; where a power cut has "
+                "damaged it (transport.durability=os), move it away: what was not sealed is lost."
+            ) from exc
         except BaseException:
             self._lock.release()
             raise
-        self._db = {name: self._store.open_db(name.encode()) for name in TABLES}
-        self.journal_id = self._make_journal_id()
 
     def close(self) -> None:
         """Forces everything to disk and closes the store; nothing may be called afterwards."""
@@ -196,6 +203,10 @@ class Journal:
             yield
         except lmdb.Error as exc:
             raise DatasetError(f"The journal {self.path} cannot be written: {exc}. Free disk space.") from exc
+
+    def _open_tables(self) -> Tables:
+        """Makes the tables that a journal of an earlier version does not have."""
+        return {name: self._store.open_db(name.encode()) for name in TABLES}
 
     def _make_journal_id(self) -> str:
         with self._store.begin(write=True) as transaction:

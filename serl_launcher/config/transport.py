@@ -40,7 +40,7 @@ class TransportConfig:
     """Bytes of one piece of a published policy."""
     durability: str = "group"
     """`always`: one fsync per request. `group`: one fsync per group of requests, before any is acknowledged (both
-    survive a power cut). `os`: no fsync; survives the death of any process; a power cut can damage the whole journal."""
+    survive a power cut). `os`: no fsync; survives the death of any process, but a power cut can damage the journal."""
     spool_max_bytes: int = 8 * 1024**3
     """Size of the actor's disk spool."""
     spool_when_full: str = "pause"

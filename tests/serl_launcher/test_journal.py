@@ -138,3 +138,13 @@ def test_counts_follow_what_was_committed(journal, feed):
     feed(*episode("e-0", 3), *episode("e-1", 4)[:-1])
     counts = journal.counts()
     assert (counts.num_started, counts.num_steps, counts.num_episodes, counts.num_sealed_episodes) == (2, 7, 1, 0)
+
+
+def test_a_damaged_journal_is_refused_by_name(tmp_path):
+    journal = Journal(tmp_path / "journal")
+    Feed(journal)(*episode("e-0", 3))
+    journal.close()
+    store = tmp_path / "journal" / "data.mdb"
+    store.write_bytes(store.read_bytes()[: 2 * 4096] + b"\xff" * (store.stat().st_size - 2 * 4096))
+    with pytest.raises(DatasetError, match="move it away"):
+        Journal(tmp_path / "journal")
