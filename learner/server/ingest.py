@@ -128,7 +128,10 @@ class Ingest:
             ]
             if has_events:
                 failpoints.reached("commit written")
-        failpoints.reached("committed" if has_events else "admitted")
+        if has_events:
+            failpoints.reached("committed")
+        else:
+            failpoints.reached("admitted")
         return results
 
     def _prepare(self, request: StepBatch | Hello) -> list[Event] | HiorsError:
