@@ -5,10 +5,11 @@ The first word says the same as `actor.mode=...`.
 
 import signal
 import sys
+import threading
+from collections.abc import Callable
 from types import FrameType
 
 from actor import abilities, build
-from actor.clearance import Clearance
 from serl_launcher.allocator import keep_freed_memory
 from serl_launcher.config.actor import MODES
 from serl_launcher.config.loader import load, run_main
@@ -36,22 +37,27 @@ def record(config: RunConfig) -> None:
     """Plays and records episodes; the first Ctrl-C ends the actor in order, the second at once."""
     keep_freed_memory()
     with build.opened(config) as actor:
-        stop_on_signals(actor.clearance)
+        stop_on_signals(actor.clearance.request_stop)
         actor.run()
 
 
 def evaluate(config: RunConfig) -> None:
-    """Evaluates a checkpoint in this process; this is the only mode of the default actor that imports torch."""
+    """Evaluates a checkpoint in this process; the first Ctrl-C ends it with a report of what was done.
+
+    This is the only mode of the default actor that imports torch.
+    """
     from actor.evaluate import evaluate as evaluate_checkpoint
 
-    evaluate_checkpoint(config)
+    stop = threading.Event()
+    stop_on_signals(stop.set)
+    evaluate_checkpoint(config, is_stopping=stop.is_set)
 
 
-def stop_on_signals(clearance: Clearance) -> None:
+def stop_on_signals(request_stop: Callable[[], None]) -> None:
     """Turns SIGINT and SIGTERM into a request to stop; a second one has its usual effect."""
 
     def stop(number: int, frame: FrameType | None) -> None:
-        clearance.request_stop()
+        request_stop()
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
     signal.signal(signal.SIGINT, stop)

@@ -9,6 +9,7 @@ from actor.batched_actions import BatchedActions
 from actor.beside import Beside
 from actor.clearance import Clearance
 from actor.console import Console
+from actor.console.loop_state import LoopState
 from actor.console.shown_env import ShownEnv
 from actor.intervention import Control
 from actor.lanes import Lanes, check_lanes, opened_lanes
@@ -142,7 +143,11 @@ def opened(config: RunConfig) -> Iterator[Actor]:
         rollout = _rollout(shared, env, _service(shared, env.spec))
         if shared.console is not None and isinstance(env, ShownEnv):
             stack.callback(shared.console.close)
-            shared.console.serve(rollout, env, spool, client)
+            state = LoopState(
+                rollout=rollout, env=env, desk=shared.console.desk, spool=spool, connection=client,
+                recovery=shared.console.recovery,
+            )  # fmt: skip
+            shared.console.serve(rollout.gate, env, state)
         yield _actor(shared, rollout, rollout)
 
 

@@ -34,9 +34,9 @@ class StartState(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
         return float(np.abs(np.subtract(self.state, other.state)).max(initial=0.0))
 
 
-def write_starts(starts: list[StartState], path: Path) -> None:
-    """Writes the start states of an evaluation, in the order of its episodes."""
-    write_atomic(path, msgspec.json.format(msgspec.json.encode(starts), indent=1) + b"\n")
+def write_starts(starts: list[StartState], path: Path, *, sync: bool = True) -> None:
+    """Writes the start states of an evaluation, in the order of its episodes; with `sync` also past a power cut."""
+    write_atomic(path, msgspec.json.format(msgspec.json.encode(starts), indent=1) + b"\n", sync=sync)
 
 
 def read_starts(path: Path) -> list[StartState]:

@@ -21,6 +21,8 @@ from serl_launcher.errors import ConfigError
 logger = logging.getLogger("tools.compare_evaluations")
 
 TABLE = "episodes.csv"
+UNSCORED = ("aborted", "unlabelled")
+"""Outcomes that say nothing about the policy."""
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,9 +90,10 @@ def compare(before: Path, after: Path) -> Comparison:
 
 
 def read_played(directory: Path) -> dict[tuple[int, str], Played]:
-    """Returns what came of each start state (seed, prompt) at its first attempt; raises ConfigError without any.
+    """Returns what came of each scored start state (seed, prompt) at its first attempt; raises ConfigError without any.
 
-    Tables of evaluations without a person have no column of takeovers: there were none.
+    What a fault cut off or nobody judged is in no pair. Tables of evaluations without a person have no column of
+    takeovers: there were none.
     """
     path = directory / TABLE if directory.is_dir() else directory
     try:
@@ -99,7 +102,7 @@ def read_played(directory: Path) -> dict[tuple[int, str], Played]:
         return {
             (int(row["seed"]), row["prompt"]): Played(row["success"] == "True", int(row.get("num_takeovers") or 0))
             for row in rows
-            if row.get("attempt", "1") == "1"
+            if row.get("attempt", "1") == "1" and row.get("outcome", "") not in UNSCORED
         }
     except (OSError, KeyError, ValueError) as exc:
         raise ConfigError(f"Expected {TABLE} of an evaluation at {path}: {exc!r}.") from exc

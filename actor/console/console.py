@@ -7,19 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from actor.console.desk import Desk
-from actor.console.loop_state import LoopState
 from actor.console.messages import JogAxis, Welcome
 from actor.console.person import ConsolePerson, jogging
 from actor.console.pictures import Pictures
-from actor.console.server import ConsoleServer, Page
+from actor.console.server import ConsoleServer, Page, Shown
 from actor.console.shown_env import ShownEnv
 from actor.recovery import Recovery
-from actor.reporting import Connection
 from actor.rewards.bus import RewardBus
-from actor.rollout import Rollout
-from actor.spool import Spool
 from robot_infra.interfaces import Operator
-from robot_infra.safety import FaultKind
+from robot_infra.safety import FaultKind, Gate
 from serl_launcher.config.root import RunConfig
 from serl_launcher.run_directory import RunDirectory
 from serl_launcher.specs import RobotSpec
@@ -49,12 +45,12 @@ class Console:
         hand = jogging(self.desk, spec, jog_speed=self.config.actor.console.jog_speed)
         return ConsolePerson(desk=self.desk, hand=hand, spec=spec, beside=beside)
 
-    def serve(self, rollout: Rollout, env: ShownEnv, spool: Spool, connection: Connection) -> None:
-        """Opens the page; raises ConfigError where its port is taken."""
+    def serve(self, gate: Gate, env: ShownEnv, state: Shown) -> None:
+        """Opens the page of a robot and its gate; raises ConfigError where its port is taken."""
         config, spec = self.config.actor.console, env.spec
 
         def stop(reason: str) -> None:
-            rollout.gate.trip(FaultKind.EMERGENCY_STOP, reason)
+            gate.trip(FaultKind.EMERGENCY_STOP, reason)
 
         self.desk.on_stop(stop)
         welcome = Welcome(
@@ -64,9 +60,6 @@ class Console:
                 JogAxis(*entry) for entry in zip(spec.action_names, spec.action_low, spec.action_high, strict=True)
             ),
         )  # fmt: skip
-        state = LoopState(
-            rollout=rollout, env=env, desk=self.desk, spool=spool, connection=connection, recovery=self.recovery
-        )
         token = token_in(RunDirectory.of(self.config).root / f"console-{self.config.actor.id}.token")
         page = Page(welcome=welcome, state=state, pictures=Pictures(env, quality=config.jpeg_quality))
         self._server = ConsoleServer(config, page, self.desk, token=token)

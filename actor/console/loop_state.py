@@ -20,12 +20,13 @@ RATE_WINDOW_S = 1.0
 
 
 @dataclass(slots=True)
-class _Rate:
+class Rate:
     """Ticks per second over the last second."""
 
     seen: deque[tuple[float, int]] = field(default_factory=deque)
 
     def note(self, now: float, count: int) -> float:
+        """Returns the rate after `count` ticks so far."""
         self.seen.append((now, count))
         while len(self.seen) > 2 and now - self.seen[1][0] >= RATE_WINDOW_S:
             self.seen.popleft()
@@ -43,7 +44,7 @@ class LoopState:
     spool: Spool
     connection: Connection
     recovery: Recovery
-    _rate: _Rate = field(default_factory=_Rate)
+    _rate: Rate = field(default_factory=Rate)
 
     def seen_by(self, viewer: int, *, num_viewers: int) -> State:
         """Returns what that viewer is told."""

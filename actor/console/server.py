@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from http import HTTPStatus
 from importlib import resources
+from typing import Protocol
 
 import msgspec
 from websockets.asyncio.server import Server, ServerConnection, serve
@@ -23,7 +24,6 @@ from websockets.http11 import Request, Response
 
 from actor.console import messages
 from actor.console.desk import Desk
-from actor.console.loop_state import LoopState
 from actor.console.pictures import Pictures
 from serl_launcher.config.beside import ConsoleConfig
 from serl_launcher.errors import ConfigError, ProtocolError, Refused
@@ -56,12 +56,20 @@ class _Viewer:
         self.name = f"viewer {self.number}"
 
 
+class Shown(Protocol):
+    """Whose state is shown: `actor.console.loop_state.LoopState`, or that of an evaluation."""
+
+    def seen_by(self, viewer: int, *, num_viewers: int) -> messages.State:
+        """Returns what that viewer is told."""
+        ...
+
+
 @dataclass(kw_only=True, slots=True)
 class Page:
     """What is shown: set before the server starts."""
 
     welcome: messages.Welcome
-    state: LoopState
+    state: Shown
     pictures: Pictures
 
 

@@ -11,5 +11,4 @@ exec "$python" -m actor \
     unique_identifier=rlpd_pi0_online \
     actor.mode=eval \
     evaluation.num_episodes=100 \
-    evaluation.num_videos=100 \
     "$@"

@@ -123,7 +123,7 @@ def evaluate(directory: Path, num_episodes: int) -> None:
     call(
         "-m", "actor", "task=sim_pnp", "policy=pi0_tiny", "actor.mode=eval", f"checkpoint_path={checkpoint}",
         f"output_dir={directory}", "unique_identifier=truth", f"evaluation.num_episodes={num_episodes}",
-        f"evaluation.output_dir={directory / 'eval_truth'}",
+        "evaluation.num_videos=0", f"evaluation.output_dir={directory / 'eval_truth'}",
     )  # fmt: skip
 
 

@@ -36,5 +36,5 @@ kill $server
 wait $server || true
 
 bash experiments/sim_pnp/run_actor_eval.sh checkpoint_path="$checkpoint" evaluation.num_episodes="$episodes" \
-    evaluation.output_dir="$output/eval_actor"
+    evaluation.num_videos=0 evaluation.output_dir="$output/eval_actor"
 "$python" -m tools.compare_evaluations "$output/eval_actor" "$output/client"

@@ -91,12 +91,12 @@ class EvaluationConfig:
     num_episodes: int = 100
     first_seed: int = 1_000_000
     """Start states `first_seed .. first_seed + num_episodes - 1`; never used in training."""
-    num_videos: int = 0
-    """The first so many episodes are recorded as MP4."""
+    num_videos: int | None = None
+    """The first so many episodes are recorded as MP4; null: all."""
     wrong_prompt: bool = False
     """Control: give the policy the prompt of another task."""
     num_lanes: int = 8
-    """Episodes that are simulated side by side and share one batched policy call."""
+    """Episodes that are simulated side by side and share one batched policy call; a real robot plays one at a time."""
     num_attempts: int = 1
     """A start state that was not solved is tried again, up to so many times; the report gives success at 1..k."""
     interventions: bool = False

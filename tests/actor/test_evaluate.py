@@ -1,18 +1,26 @@
+import csv
 import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from websockets.sync.client import ClientConnection, connect
 
 from actor.evaluate import evaluate
 from actor.local_policy import LocalPolicy, check_same_robot
 from robot_infra import envs
 from serl_launcher.config.actor import ActorConfig, EvaluationConfig, InterventionConfig
+from serl_launcher.config.beside import ConsoleConfig
 from serl_launcher.config.environment import EnvironmentConfig
 from serl_launcher.config.root import RunConfig
 from serl_launcher.errors import ConfigError, SpecMismatch
 from serl_launcher.policies import policy_hash
 from serl_launcher.specs import RobotSpec
+from tests.actor.console.rig import Client
+from tests.actor.free_ports import free_ports
 from tests.actor.tiny_checkpoint import save_tiny_policy
 from tests.actor.tiny_robot import SPEC
 
@@ -93,4 +101,73 @@ def test_without_anybody_who_may_take_over_help_cannot_be_asked_for(checkpoint: 
     config = run_config(checkpoint, tmp_path)
     config.evaluation.interventions, config.actor.intervention.enabled = True, False
     with pytest.raises(ConfigError, match=r"actor\.intervention\.enabled=true"):
+        evaluate(config)
+
+
+def test_a_stop_leaves_a_report_of_what_was_done(checkpoint: Path, tmp_path: Path):
+    answers = [False] * 30
+    config = run_config(checkpoint, tmp_path)
+    config.evaluation.num_lanes = 1
+    report = evaluate(config, is_stopping=lambda: not answers or answers.pop())
+    written = json.loads((tmp_path / "report.json").read_text())
+    assert 0 < report.overall.num_episodes < 5
+    assert (written["num_planned"], written["overall"]["num_episodes"]) == (5, report.overall.num_episodes)
+    with (tmp_path / "episodes.csv").open() as table:
+        assert [row["outcome"] for row in csv.DictReader(table)].count("aborted") <= 1
+
+
+def test_every_finished_episode_is_in_the_files_at_once(checkpoint: Path, tmp_path: Path):
+    config = run_config(checkpoint, tmp_path)
+    config.evaluation.num_lanes = 1
+    seen: list[int] = []
+
+    def count() -> bool:
+        if (tmp_path / "episodes.csv").exists():
+            seen.append(len((tmp_path / "episodes.csv").read_text().splitlines()) - 1)
+        return False
+
+    evaluate(config, is_stopping=count)
+    assert sorted(set(seen)) == [1, 2, 3, 4, 5]
+
+
+def test_the_console_watches_judges_stops_and_clears_an_evaluation(checkpoint: Path, tmp_path: Path):
+    config, [port] = run_config(checkpoint, tmp_path / "eval"), free_ports(1)
+    config.output_dir = str(tmp_path)
+    config.environment = replace(ENVIRONMENT, max_episode_length=100_000)
+    config.actor.console = ConsoleConfig(enabled=True, port=port)
+    config.evaluation.num_lanes, config.evaluation.num_episodes = 1, 3
+    stop = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        evaluating = pool.submit(evaluate, config, is_stopping=stop.is_set)
+        try:
+            token = tmp_path / config.unique_identifier / "console-actor-0.token"
+            with connect_when_open(port, token) as socket:
+                client = Client(socket)
+                client.until(lambda state: state["step"] > 0)
+                client.say("judge", outcome="success")
+                client.until(lambda state: state["episode"] == 1 and state["step"] > 0)
+                client.say("stop")
+                client.until(lambda state: "pressed STOP" in state["fault"])
+                client.say("clear")
+                client.until(lambda state: not state["fault"] and state["step"] > 0)
+        finally:
+            stop.set()
+        report = evaluating.result(timeout=60)
+    assert (report.overall.num_episodes, report.overall.num_successes, report.overall.num_aborted) == (1, 1, 2)
+
+
+def connect_when_open(port: int, token: Path) -> ClientConnection:
+    deadline_s = time.monotonic() + 60
+    while True:
+        try:
+            return connect(f"ws://127.0.0.1:{port}/live?token={token.read_text().strip()}")
+        except OSError:
+            assert time.monotonic() < deadline_s, "The console did not open in time."
+            time.sleep(0.1)
+
+
+def test_people_judge_one_simulator_at_a_time(checkpoint: Path, tmp_path: Path):
+    config = run_config(checkpoint, tmp_path)
+    config.actor.console.enabled = True
+    with pytest.raises(ConfigError, match=r"evaluation\.num_lanes=1"):
         evaluate(config)

@@ -9,17 +9,20 @@ from actor.evaluation_report import (
     EpisodeResult,
     EvaluationReport,
     describe,
+    success_at_attempt,
     success_by_prompt,
     success_rate,
     wilson_interval,
     write_report,
 )
+from serl_launcher.types import Outcome
 
 
 def result(episode: int, *, success: bool, prompt: str = "a") -> EpisodeResult:
     return EpisodeResult(
-        episode=episode, seed=100 + episode, prompt=prompt, told_prompt=prompt, success=success, num_steps=10 + episode
-    )
+        episode=episode, seed=100 + episode, prompt=prompt, told_prompt=prompt, num_steps=10 + episode,
+        outcome=Outcome.SUCCESS if success else Outcome.FAILURE, duration_s=2.0 + episode,
+    )  # fmt: skip
 
 
 RESULTS = [result(0, success=True), result(1, success=False), result(2, success=True, prompt="b")]
@@ -69,7 +72,7 @@ def test_the_files_hold_what_was_found(tmp_path: Path):
 
 
 def test_help_is_counted_per_episode_and_per_step(tmp_path: Path):
-    helped = msgspec.structs.replace(RESULTS[1], num_takeovers=3, num_human_steps=11, solved_with_help=True)
+    helped = msgspec.structs.replace(RESULTS[1], num_takeovers=3, num_human_steps=11, outcome=Outcome.SUCCESS)
     results = [RESULTS[0], helped, RESULTS[2]]
     rate = success_rate(results)
     assert (rate.num_takeovers, rate.takeovers_per_episode, rate.num_solved_with_help) == (3, 1.0, 1)
@@ -93,3 +96,31 @@ def test_the_text_names_policy_share_and_interval():
     lines = describe(report())
     assert lines[0].startswith("Policy abababababab: 2 of 3 succeeded, 66.7% [20.8%, 93.9%] (Wilson 95 %)")
     assert len(lines) == 3
+
+
+def test_what_nobody_judged_or_a_fault_cut_off_is_told_and_not_counted():
+    unscored = [
+        msgspec.structs.replace(RESULTS[0], outcome=outcome) for outcome in (Outcome.UNLABELLED, Outcome.ABORTED)
+    ]
+    rate = success_rate([*RESULTS, *unscored])
+    assert (rate.num_episodes, rate.num_successes, rate.num_unlabelled, rate.num_aborted) == (3, 2, 1, 1)
+    assert (rate.wilson_low, rate.wilson_high) == wilson_interval(2, 3)
+    assert rate.mean_steps == 11.0
+    lines = describe(msgspec.structs.replace(report(), overall=rate, num_planned=9))
+    assert "4 of 9 episodes were played" in lines[-2]
+    assert "Not counted: 1 that nobody judged, 1 that a fault or a stop cut off." in lines[-1]
+
+
+def test_the_time_of_a_success_is_told_by_both_clocks():
+    rate = success_rate(RESULTS, control_hz=10.0)
+    assert (rate.cycle_time_s, rate.cycle_wall_s) == (1.1, 3.0)
+    assert (
+        "1.1 s per success (3.0 s by the clock on the wall)"
+        in describe(msgspec.structs.replace(report(), overall=rate))[0]
+    )
+
+
+def test_retries_are_shares_of_the_start_states_that_were_scored():
+    again = msgspec.structs.replace(RESULTS[1], attempt=2, outcome=Outcome.SUCCESS)
+    cut_off = msgspec.structs.replace(RESULTS[1], episode=7, outcome=Outcome.ABORTED)
+    assert success_at_attempt([*RESULTS, again, cut_off], 2) == pytest.approx([2 / 3, 1.0])

@@ -93,7 +93,7 @@ def main() -> None:
 def play(directory: Path, actor_id: str, rate_hz: float, client: LearnerClient, spool: Spool) -> None:
     """Records until a signal asks to stop."""
     clearance = Clearance(learner=client, room=spool)
-    stop_on_signals(clearance)
+    stop_on_signals(clearance.request_stop)
     if (directory / FINISH).exists():
         clearance.request_stop()
     robot = NumberedRobot(itertools.count(spool.last_seq + 1))

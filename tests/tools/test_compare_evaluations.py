@@ -52,6 +52,18 @@ def test_a_table_without_takeovers_is_one_without_help(tmp_path: Path):
     assert "Takeovers" not in describe(found)
 
 
+def test_what_nobody_judged_or_a_fault_cut_off_is_in_no_pair(tmp_path: Path):
+    for name in ("before", "after"):
+        (tmp_path / name).mkdir()
+    head = "episode,seed,prompt,told_prompt,outcome,num_steps,attempt,success"
+    (tmp_path / "before" / "episodes.csv").write_text(
+        f"{head}\n0,7,a,a,aborted,2,1,False\n0,7,a,a,success,5,1,True\n1,8,a,a,unlabelled,5,1,False\n"
+    )
+    (tmp_path / "after" / "episodes.csv").write_text(f"{head}\n0,7,a,a,success,5,1,True\n1,8,a,a,success,5,1,True\n")
+    found = compare(tmp_path / "before", tmp_path / "after")
+    assert (found.num_pairs, found.success_before, found.success_after) == (1, 1.0, 1.0)
+
+
 def test_evaluations_of_other_start_states_are_not_compared(tmp_path: Path):
     with pytest.raises(ConfigError, match="share no start state"):
         compare(write(tmp_path / "a", [True]), write(tmp_path / "b", [True], first_seed=100))

@@ -7,6 +7,7 @@ import pytest
 
 from actor.evaluation_report import EpisodeResult, EvaluationReport, success_by_prompt, success_rate
 from serl_launcher.errors import ConfigError
+from serl_launcher.types import Outcome
 from tools.demo.state import DemoState
 from tools.episodes import EpisodeTable, rolling_share
 from tools.report import build, closing_lines
@@ -26,7 +27,14 @@ def write_episodes(root: Path, outcomes: list[str], interventions: list[int]) ->
 def write_evaluation(directory: Path, num_successes: int, num_episodes: int) -> None:
     prompt = "put it there"
     results = [
-        EpisodeResult(episode=i, seed=i, prompt=prompt, told_prompt=prompt, success=i < num_successes, num_steps=40)
+        EpisodeResult(
+            episode=i,
+            seed=i,
+            prompt=prompt,
+            told_prompt=prompt,
+            num_steps=40,
+            outcome=Outcome.SUCCESS if i < num_successes else Outcome.FAILURE,
+        )
         for i in range(num_episodes)
     ]
     report = EvaluationReport(

@@ -11,6 +11,7 @@ import numpy as np
 from actor.clearance import Clearance
 from actor.console import Console
 from actor.console.console import token_in
+from actor.console.loop_state import LoopState
 from actor.console.shown_env import ShownEnv
 from actor.intervention import Control
 from actor.pacer import Pacer
@@ -94,7 +95,10 @@ def measure(
             progress=Progress.load(directory / "progress.json"), clearance=Clearance(learner=client, room=spool),
             pacer=Pacer(0.0), timings=TimingLog(path=directory / "timings.jsonl"),
         )  # fmt: skip
-        console.serve(rollout, shown, spool, client)
+        state = LoopState(
+            rollout=rollout, env=shown, desk=console.desk, spool=spool, connection=client, recovery=console.recovery
+        )
+        console.serve(rollout.gate, shown, state)
         token = token_in(RunDirectory.of(config).root / f"console-{config.actor.id}.token")
         viewer = stack.enter_context(watch(f"ws://127.0.0.1:{console.port}/live?token={token}"))
         with steady() if is_steady else contextlib.nullcontext():

@@ -14,6 +14,7 @@ from websockets.sync.client import ClientConnection, connect
 
 from actor.clearance import Clearance
 from actor.console import Console
+from actor.console.loop_state import LoopState
 from actor.console.shown_env import ShownEnv
 from actor.intervention import Control
 from actor.pacer import Pacer
@@ -145,7 +146,11 @@ def running(
             bus=bus, pacer=Pacer(0.0 if keeps_time(env) else 0.02),
         )  # fmt: skip
         labels = LateLabels(bus=bus, recorder=rollout.recorder, progress=rollout.progress)
-        console.serve(rollout, env, spool, Unconnected())
+        state = LoopState(
+            rollout=rollout, env=env, desk=console.desk, spool=spool, connection=Unconnected(),
+            recovery=console.recovery,
+        )  # fmt: skip
+        console.serve(rollout.gate, env, state)
         loop = threading.Thread(
             target=lambda: rollout.run(num_episodes=0, after_episode=lambda episode: None, on_tick=labels.apply)
         )
