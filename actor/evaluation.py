@@ -65,7 +65,7 @@ class Evaluation:
     """Who clears faults; None: a fault ends the evaluation."""
     is_stopping: Callable[[], bool] = lambda: False
     """Whether somebody asked the evaluation to end."""
-    on_result: Callable[[], None] = lambda: None
+    on_result: Callable[[], object] = lambda: None
     """Called whenever `attempts` knows more."""
     last_verdict_s: float = 0.0
     """How long somebody may judge the last episode after its end."""

@@ -1,16 +1,15 @@
 """One robot of an evaluation and the episode that is played on it, with whoever may help."""
 
-import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from actor.braking import brake
 from actor.video import VideoFile
 from robot_infra import safety
 from robot_infra.interfaces import HOLD, Hold, Operator, RobotEnv, Transition, keeps_time
-from serl_launcher.errors import RobotError, SafetyError
 from serl_launcher.types import Observation, Outcome
 
 
@@ -84,10 +83,7 @@ class Lane:
             self.video.close()
             self.video = None
         if keeps_time(self.env):
-            # A robot with a fault of its own has stopped already, one that cannot be reached stops by itself.
-            with contextlib.suppress(SafetyError, RobotError):
-                while self.gate.is_moving and (command := self.gate.hold()) is not None:
-                    self.env.step(command)
+            brake(self.env, self.gate)
 
     def _said(self, proposal: np.ndarray | None) -> np.ndarray | Hold | None:
         assert self.observation is not None, "A lane that plays has been reset."

@@ -9,6 +9,7 @@ from functools import partial
 
 import numpy as np
 
+from actor.braking import brake
 from actor.clearance import Clearance
 from actor.intervention import NO_POLICY, Control
 from actor.pacer import Pacer
@@ -219,12 +220,7 @@ class Rollout:
         return self.env.step(command)
 
     def _brake(self) -> None:
-        """Brings a moving robot to rest within its limits; it stays there."""
-        # A robot with a fault of its own has stopped already, one that cannot be reached stops by itself.
-        with contextlib.suppress(SafetyError, RobotError):
-            while self.gate.is_moving and (command := self.gate.hold()) is not None:
-                self.env.step(command)
-                self.pacer.finish_tick()
+        brake(self.env, self.gate, after_tick=self.pacer.finish_tick)
 
     def _summary(self, tally: _Tally) -> EpisodeSummary:
         return EpisodeSummary(

@@ -1,5 +1,10 @@
-import numpy as np
+import contextlib
 
+import numpy as np
+import pytest
+
+from serl_launcher.errors import RobotError
+from tests.actor.test_rollout import TimedRobot
 from tests.actor.tiny_robot import TinyRobot, towards
 from tools.replay_episode import parsed, replay
 
@@ -18,6 +23,22 @@ def test_a_robot_that_stands_elsewhere_goes_to_the_start_first():
     done = replay(TinyRobot(max_steps=50), states, states, seed=7)
     assert done.num_steps == 3
     assert done.max_difference < 1e-5
+
+
+def test_an_episode_longer_than_the_time_limit_is_played_to_its_end():
+    states = np.full((6, 2), 0.1, np.float32)
+    assert replay(TinyRobot(max_steps=2), states, states, seed=7).num_steps == 6
+
+
+@pytest.mark.parametrize("num_good", [100, 4])
+def test_a_real_robot_is_left_at_rest_also_after_an_error(num_good: int):
+    robot = TimedRobot(max_steps=50, fails_at=num_good)
+    states = np.linspace(0.0, 1.5, 12, dtype=np.float32)[:, None].repeat(2, axis=1)
+    with contextlib.suppress(RobotError):
+        replay(robot, states, states, seed=1)
+    speeds = robot.last_moves()
+    assert max(speeds) > 0.03
+    assert speeds[-1] < 0.03
 
 
 def test_overrides_may_follow_the_options():
