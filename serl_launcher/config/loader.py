@@ -22,6 +22,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from serl_launcher.config.reference_keys import told_of
 from serl_launcher.config.root import RunConfig
 from serl_launcher.config.schema_text import describe, free_keys, known_keys
 from serl_launcher.errors import ConfigError, HiorsError
@@ -138,9 +139,16 @@ def _checked(override: Override) -> str:
     if any(key == parent or key.startswith(f"{parent}.") for parent in free_keys()):
         # To Hydra, new members of an open mapping are additions.
         return f"++{text.lstrip('+')}"
-    if key not in keys and not key.startswith("hydra."):
-        raise ConfigError(f"Unknown key {key!r}.{_nearest(key, [*keys, *groups])} See all keys with --help.")
+    is_value_of_section = keys.get(key) == "section" and not isinstance(override.value(), dict)
+    if (key not in keys or (is_value_of_section and told_of(key))) and not key.startswith("hydra."):
+        raise ConfigError(f"Unknown key {key!r}.{_hint(key, [*keys, *groups])} See all keys with --help.")
     return text
+
+
+def _hint(key: str, candidates: list[str]) -> str:
+    """Returns what a key of Hi-ORS is here, else the nearest of ours, as a sentence after a space; or nothing."""
+    told = told_of(key)
+    return f" {told}" if told else _nearest(key, candidates)
 
 
 def _nearest(name: str, candidates: list[str]) -> str:
@@ -161,7 +169,7 @@ def _readable(exc: BaseException) -> ConfigError:
         return reason
     key = getattr(reason, "full_key", None)
     message = str(getattr(reason, "msg", None) or reason).split("\n", 1)[0].rstrip(".")
-    hint = _nearest(key, list(known_keys())) if key and key.partition("[")[0] not in known_keys() else ""
+    hint = _hint(key, list(known_keys())) if key and key.partition("[")[0] not in known_keys() else ""
     return ConfigError(f"{key}: {message}.{hint}" if key else f"{message}.{hint}")
 
 
