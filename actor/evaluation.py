@@ -118,15 +118,16 @@ class Evaluation:
             return
         episode, attempt = self.attempts.begin()
         with self._guarded(lane):
-            lane.begin(episode, attempt, seed=self._seed(episode))
-        self._hear_late()  # What was said during the reset is about the episode before.
-        if not lane.is_busy:
-            self.attempts.put_back((episode, attempt))
-            return
-        lane.film(self._video(lane))
-        self._note_start(lane)
-        if known_prompts:
-            self._told[episode] = _another(known_prompts, lane.prompt, turn=episode)
+            try:
+                lane.begin(episode, attempt, seed=self._seed(episode))
+            except (SafetyError, RobotError):
+                self.attempts.put_back((episode, attempt))
+                raise
+            self._hear_late()  # What was said during the reset is about the episode before.
+            lane.film(self._video(lane))
+            self._note_start(lane)
+            if known_prompts:
+                self._told[episode] = _another(known_prompts, lane.prompt, turn=episode)
 
     def _play_chunks(self, acting: ThreadPoolExecutor) -> None:
         """Asks the policy once for all lanes, and plays what it answers."""
@@ -173,10 +174,7 @@ class Evaluation:
 
     @contextlib.contextmanager
     def _guarded(self, lane: Lane) -> Iterator[None]:
-        """A fault or a silent robot cuts the attempt off, and waits for a person where there is one, else it is raised.
-
-        What a lane that is not busy was about to begin is still to be played.
-        """
+        """A fault or a silent robot cuts the attempt off and waits for a person, or is raised where there is none."""
         try:
             yield
         except (SafetyError, RobotError) as exc:

@@ -136,6 +136,15 @@ def test_a_reset_that_fails_begins_again_once_a_person_cleared_the_fault(tmp_pat
     assert [result.outcome for result in results] == [S, S, S]
 
 
+def test_a_camera_that_is_silent_when_the_film_begins_is_a_fault_too(tmp_path: Path):
+    rig = Rig(tmp_path, environment_judges=True, max_steps=100)
+    failures = [RobotError("Camera 'cam' is silent.")]
+    picture = rig.robot.render()
+    rig.robot.render = lambda: raising(failures.pop())() if failures and len(rig.robot.seeds) == 2 else picture
+    results = rig.evaluation(recovery=Recovery(person=Clearing(), poll_s=0.0), num_videos=None).run()
+    assert [(result.seed, result.outcome) for result in results] == [(100, S), (101, A), (101, S), (102, S)]
+
+
 def test_a_stop_ends_in_order_with_the_robot_at_rest(tmp_path: Path):
     rig = Rig(tmp_path, environment_judges=True, max_steps=100)
     rig.robot.at_step[1, 3] = rig.stop

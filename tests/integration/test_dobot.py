@@ -1,4 +1,7 @@
-"""The whole of dobot_pnp by its scripts, against the emulated cell: collect, fine-tune, learn online, evaluate."""
+"""The whole of dobot_pnp by its scripts, against the emulated cell.
+
+Collect, fine-tune, train a judge, learn online with demonstrations and by accepted episodes alone, evaluate.
+"""
 
 import json
 import os
@@ -76,6 +79,25 @@ def script(name: str, directory: Path, *more: str) -> list[str]:
     return ["bash", str(SCRIPTS / name), *TINY, f"output_dir={directory}", *more]
 
 
+def learn_online(suffix: str, directory: Path, *settings: str, run: str) -> Path:
+    """Plays two episodes and makes four updates by `run_learner<suffix>` and `run_actor<suffix>`; returns the run."""
+    log = directory / "log.txt"
+    with cell(directory) as found:
+        learner = script(
+            f"run_learner{suffix}.sh", directory, *settings, "algo.max_updates=4", "algo.training_starts=1",
+            "algo.publish_every=2", "dataset.min_episode_steps=1", "algo.success_threshold=-1",
+            "dataset.label=measured",
+        )  # fmt: skip
+        network = [setting for setting in settings if setting.startswith("transport.")]
+        actor = script(f"run_actor{suffix}.sh", directory, *network, *found, "actor.num_episodes=2")
+        with running(learner, log=log) as learning, running(actor, log=log) as acting:
+            finish(acting, log)
+            finish(learning, log)
+    assert json.loads((directory / run / "replay_buffer" / "meta" / "info.json").read_text())["total_episodes"] >= 2
+    assert list((directory / run / "checkpoints").glob("0*"))
+    return directory / run
+
+
 @pytest.mark.timeout(3600)
 def test_dobot_pnp_is_collected_fine_tuned_learnt_online_and_evaluated(tmp_path: Path):
     ports = free_ports(2)
@@ -96,29 +118,26 @@ def test_dobot_pnp_is_collected_fine_tuned_learnt_online_and_evaluated(tmp_path:
     with running(tuning, log=log) as learner:
         finish(learner, log)
     [*_, checkpoint] = sorted((tmp_path / "offline_sft" / "checkpoints").glob("0*"))
-    # Online, with takeovers by the leader arms.
-    with cell(tmp_path) as found:
-        start = f"checkpoint_path={checkpoint / 'policy'}"
-        learner = script(
-            "run_learner.sh", tmp_path, *network, demonstrations, start, "algo.max_updates=4", "algo.training_starts=1",
-            "algo.publish_every=2", "dataset.min_episode_steps=1", "algo.success_threshold=-1",
-            "dataset.label=measured",
-        )  # fmt: skip
-        actor = script("run_actor.sh", tmp_path, *network, *found, "actor.num_episodes=2")
-        with running(learner, log=log) as learning, running(actor, log=log) as acting:
-            finish(acting, log)
-            finish(learning, log)
-    online = tmp_path / "rlpd_pi0_online"
-    assert json.loads((online / "replay_buffer" / "meta" / "info.json").read_text())["total_episodes"] >= 2
+    # A judge from the same episodes.
+    judging = script(
+        "train_reward.sh", tmp_path, demonstrations, "algo.max_updates=4", "algo.classifier.evaluation_period=2"
+    )
+    with running(judging, log=log) as training:
+        finish(training, log)
+    assert list((tmp_path / "reward" / "reward_classifier").glob("*.safetensors"))
+    # Online, with takeovers by the leader arms: by accepted episodes alone, and half with demonstrations.
+    start = f"checkpoint_path={checkpoint / 'policy'}"
+    learn_online("_reject_sampling", tmp_path, *network, start, run="rs_pi0_online")
+    online = learn_online("", tmp_path, *network, demonstrations, start, run="rlpd_pi0_online")
     # Evaluation of what came out.
     [*_, checkpoint] = sorted((online / "checkpoints").glob("0*"))
     with cell(tmp_path) as found:
         evaluation = script(
             "run_actor_eval.sh", tmp_path, *found, f"checkpoint_path={checkpoint}", "evaluation.num_episodes=1",
-            "evaluation.num_videos=1", f"evaluation.output_dir={tmp_path / 'eval'}",
+            f"evaluation.output_dir={tmp_path / 'eval'}",
         )  # fmt: skip
         with running(evaluation, log=log) as evaluating:
             finish(evaluating, log)
     report = json.loads((tmp_path / "eval" / "report.json").read_text())
-    assert report["overall"]["num_episodes"] == 1
+    assert report["overall"]["num_episodes"] + report["overall"]["num_unlabelled"] == 1
     assert (tmp_path / "eval" / "videos" / "episode_000.mp4").exists()
