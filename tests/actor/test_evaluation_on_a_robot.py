@@ -19,7 +19,7 @@ from robot_infra.safety import FaultKind
 from serl_launcher.config.actor import EvaluationConfig
 from serl_launcher.errors import ConfigError, RobotError, SafetyError
 from serl_launcher.types import ActionChunk, Observation, Outcome
-from tests.actor.test_rollout import SMOOTH, Clearing, TimedRobot
+from tests.actor.test_rollout_of_a_robot import SMOOTH, Clearing, TimedRobot
 from tests.actor.tiny_robot import PROMPTS, PromptFollower
 
 S, F, A, U = Outcome.SUCCESS, Outcome.FAILURE, Outcome.ABORTED, Outcome.UNLABELLED

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from serl_launcher.errors import RobotError
-from tests.actor.test_rollout import TimedRobot
+from tests.actor.test_rollout_of_a_robot import TimedRobot
 from tests.actor.tiny_robot import TinyRobot, towards
 from tools.replay_episode import parsed, replay
 
