@@ -57,6 +57,7 @@ class CellPerson:
         self._home_ticks = self._home_ticks + 1 if distance < HOME_WITHIN_RAD else 0
         if self._was_away and self._home_ticks >= HOME_TICKS:
             self._new_scene()
+            return self._home  # What was seen is the scene before.
         if self._phase is _Phase.WAITING:
             return self._home
         return self._play(measured, transition)
