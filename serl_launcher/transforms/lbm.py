@@ -1,4 +1,12 @@
-"""LBM: two Panda arms commanded by relative poses, four cameras that keep their own names as the model's slots."""
+"""LBM: two Panda arms commanded by relative poses, four cameras that keep their own names as the model's slots.
+
+    observation/images/<camera>_t0          uint8, any size
+    observation/proprioception/<field>      [width], or a history [past + 1, width]
+    actions/<field>                         [H, width], in training
+    prompt
+
+Names may be nested; the bare names of cameras (`<camera>_t0`) and fields are taken as well.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,7 +15,7 @@ import numpy as np
 
 from serl_launcher.transforms.group import Sample
 from serl_launcher.transforms.images import to_uint8_hwc
-from serl_launcher.transforms.structure import require, text_of
+from serl_launcher.transforms.structure import by_path, require_one, text_of
 
 STATE_DIM, ACTION_DIM = 18, 20
 PROPRIOCEPTION_FIELDS = (
@@ -36,16 +44,21 @@ class LbmInputs:
 
     def __call__(self, sample: Sample) -> dict[str, Any]:
         """Returns the model's sample; every camera is valid."""
-        images = {f"{name}_t0": to_uint8_hwc(require(sample, f"{name}_t0", "LBM")) for name in self.camera_names}
-        state = np.concatenate([_vector(sample, name) for name in PROPRIOCEPTION_FIELDS])
+        flat = by_path(sample)
+        images = {name: to_uint8_hwc(_one(flat, "observation/images", name)) for name in self._slots}
+        state = np.concatenate([_vector(flat, name) for name in PROPRIOCEPTION_FIELDS])
         if state.shape != (STATE_DIM,):
             raise ValueError(f"LBM expects a state of {STATE_DIM} numbers, got shape {state.shape}.")
         result: dict[str, Any] = {"image": images, "image_mask": dict.fromkeys(images, np.True_), "state": state}
-        if all(name in sample for name in ACTION_FIELDS):
-            result["actions"] = np.concatenate([_rows(sample[name]) for name in ACTION_FIELDS], axis=-1)
-        if "prompt" in sample:
-            result["prompt"] = text_of(sample["prompt"])
+        if any(name in flat or f"actions/{name}" in flat for name in ACTION_FIELDS):
+            result["actions"] = np.concatenate([_rows(_one(flat, "actions", name)) for name in ACTION_FIELDS], axis=-1)
+        if "prompt" in flat:
+            result["prompt"] = text_of(flat["prompt"])
         return result
+
+    @property
+    def _slots(self) -> tuple[str, ...]:
+        return tuple(f"{name}_t0" for name in self.camera_names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +70,12 @@ class LbmOutputs:
         return {"actions": np.asarray(sample["actions"])[..., :ACTION_DIM]}
 
 
-def _vector(sample: Sample, name: str) -> np.ndarray:
-    values = np.asarray(require(sample, name, "LBM"), np.float32)
+def _one(flat: Sample, folder: str, name: str) -> Any:  # Any: as in the sample.
+    return require_one(flat, (f"{folder}/{name}", name), "LBM")
+
+
+def _vector(flat: Sample, name: str) -> np.ndarray:
+    values = np.asarray(_one(flat, "observation/proprioception", name), np.float32)
     return values[-1] if values.ndim == 2 else values
 
 
@@ -69,9 +86,11 @@ def _rows(values: np.ndarray) -> np.ndarray:
 
 
 def example() -> dict[str, Any]:
-    """Returns an observation of the LBM robot."""
+    """Returns an observation of the LBM robot as readers of its data give it."""
     image = np.zeros((224, 224, 3), np.uint8)
     fields = {
-        name: np.zeros(width, np.float32) for name, width in zip(PROPRIOCEPTION_FIELDS, _FIELD_WIDTHS, strict=True)
+        f"observation/proprioception/{name}": np.zeros(width, np.float32)
+        for name, width in zip(PROPRIOCEPTION_FIELDS, _FIELD_WIDTHS, strict=True)
     }
-    return {**{f"{name}_t0": image for name in CAMERA_NAMES}, **fields, "prompt": "put the cup on the coaster"}
+    images = {f"observation/images/{name}_t0": image for name in CAMERA_NAMES}
+    return {**images, **fields, "prompt": "put the cup on the coaster"}

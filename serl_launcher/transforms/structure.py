@@ -1,6 +1,6 @@
 """Names and structure of samples: paths with slashes, renaming, texts in their many forms."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,21 @@ def require(sample: Sample, key: str, robot: str) -> Any:  # Any: values of samp
     if key not in sample:
         raise KeyError(f"{robot} expects {key!r} in the observation, got {sorted(sample)}.")
     return sample[key]
+
+
+def by_path(sample: Sample) -> dict[str, Any]:
+    """Returns the leaves under paths with slashes, whether a robot nests its names or joins them by slashes or dots."""
+    return {path.replace(".", "/"): value for path, value in flatten(sample).items()}
+
+
+def require_one(flat: Sample, paths: Sequence[str], robot: str) -> Any:  # Any: values of samples have many types.
+    """Returns the value of the first path that is there; raises KeyError where none is."""
+    for path in paths:
+        if path in flat:
+            return flat[path]
+    raise KeyError(
+        f"{robot} expects {paths[0]!r} in the observation (or one of {list(paths[1:])}), got {sorted(flat)}."
+    )
 
 
 def text_of(value: object) -> str:

@@ -89,30 +89,92 @@ def test_droid_fills_the_slots_of_each_model_and_takes_a_scalar_gripper():
     }  # fmt: skip
 
 
-def test_yam_takes_the_last_state_and_never_makes_actions_relative():
-    history = np.arange(28, dtype=np.float32).reshape(2, 14)
-    actions = np.arange(42, dtype=np.float32).reshape(3, 14)
-    sample = {**yam.example(), "yam__joint_pos": history, "yam__action_joints": actions}
-    inside = yam.YamInputs()(sample)
-    np.testing.assert_array_equal(inside["state"], history[1])
-    np.testing.assert_array_equal(inside["actions"], actions)
+def picture(number):
+    return np.full((4, 5, 3), number, np.uint8)
+
+
+YAM_FORMS = {
+    "reader": {
+        "observation/images/scene_camera_t0": picture(1), "observation/images/left_wrist_camera_t0": picture(2),
+        "observation/images/right_wrist_camera_t0": picture(3),
+        "observation/proprioception/yam__joint_pos": np.arange(14.0)[None],
+        "actions/yam__action_joints": np.arange(42.0).reshape(3, 14),
+    },
+    "nested": {
+        "observation": {
+            "images": {
+                "scene_camera_t0": picture(1), "left_wrist_camera_t0": picture(2), "right_wrist_camera_t0": picture(3)
+            },
+            "proprioception": {"yam__joint_pos": np.stack([np.zeros(14), np.arange(14.0)])},
+        },
+        "actions": {"yam__action_joints": np.arange(42.0).reshape(3, 14)},
+    },
+    "sibling": {
+        "observation/image_head": picture(1), "observation/image_left_wrist": picture(2),
+        "observation/image_right_wrist": picture(3), "observation/state": np.arange(14.0),
+        "actions": np.arange(42.0).reshape(3, 14),
+    },
+    "lerobot": {
+        "observation.images.scene_camera": picture(1), "observation.images.left_wrist_camera": picture(2),
+        "observation.images.right_wrist_camera": picture(3), "observation.state": np.arange(14.0),
+        "action": np.arange(42.0).reshape(3, 14),
+    },
+    "bare": {
+        "scene_camera": picture(1), "left_wrist_camera": picture(2), "right_wrist_camera": picture(3),
+        "yam__joint_pos": np.arange(14.0), "yam__action_joints": np.arange(42.0).reshape(3, 14),
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("form", list(YAM_FORMS))
+def test_yam_takes_its_keys_in_every_form_and_changes_no_value(form):
+    inside = yam.YamInputs()({**YAM_FORMS[form], "prompt": "sort"})
+    assert {slot: int(image[0, 0, 0]) for slot, image in inside["image"].items()} == dict(
+        zip(SLOTS, (1, 2, 3), strict=True)
+    )
+    assert all(inside["image_mask"].values())
+    np.testing.assert_array_equal(inside["state"], np.arange(14, dtype=np.float32))
+    np.testing.assert_array_equal(inside["actions"], np.arange(42, dtype=np.float32).reshape(3, 14))
+    assert inside["prompt"] == "sort"
+    outside = yam.YamOutputs()({"actions": np.arange(64.0).reshape(2, 32)})["actions"]
+    np.testing.assert_array_equal(outside, [np.arange(14), np.arange(32, 46)])
+
+
+def test_yam_names_its_dimensions_and_never_makes_actions_relative():
     assert yam.DIMENSIONS[0] == "left_j0"
     assert yam.DIMENSIONS[-1] == "right_gripper"
     with pytest.raises(ConfigError):
         robot_transforms("yam").group("pi05", delta_actions=True)
 
 
-def test_lbm_joins_its_fields_in_their_order():
-    sample = lbm.example()
-    widths = [3, 3, 6, 6]
-    for number, (name, width) in enumerate(zip(lbm.PROPRIOCEPTION_FIELDS, widths, strict=True)):
-        sample[name] = np.full((1, width), number, np.float32)
-    for name, width in zip(lbm.ACTION_FIELDS, [3, 3, 6, 6, 1, 1], strict=True):
-        sample[name] = np.full((15, width), 1.0, np.float32)
-    inside = lbm.LbmInputs()(sample)
-    np.testing.assert_array_equal(inside["state"], np.repeat([0, 1, 2, 3], widths))
-    assert inside["actions"].shape == (15, 20)
-    assert list(inside["image"]) == [f"{name}_t0" for name in lbm.CAMERA_NAMES]
+def test_a_yam_camera_that_is_missing_is_named_by_the_readers_key():
+    sample = {key: value for key, value in yam.example().items() if "left_wrist" not in key}
+    with pytest.raises(KeyError, match="observation/images/left_wrist_camera_t0"):
+        yam.YamInputs()(sample)
+
+
+@pytest.mark.parametrize("is_bare", [False, True])
+def test_lbm_joins_its_fields_in_their_order(is_bare):
+    folders = ("", "", "") if is_bare else ("observation/images/", "observation/proprioception/", "actions/")
+    sample = {f"{folders[0]}{name}_t0": picture(number) for number, name in enumerate(lbm.CAMERA_NAMES)}
+    first = 0
+    for name, width in zip(lbm.PROPRIOCEPTION_FIELDS, (3, 3, 6, 6), strict=True):
+        sample[f"{folders[1]}{name}"] = np.arange(first, first + width, dtype=np.float32)[None]
+        first += width
+    first = 0
+    for name, width in zip(lbm.ACTION_FIELDS, (3, 3, 6, 6, 1, 1), strict=True):
+        rows = np.arange(first, first + width, dtype=np.float32) + 100 * np.arange(15, dtype=np.float32)[:, None]
+        sample[f"{folders[2]}{name}"] = rows[:, 0] if width == 1 else rows
+        first += width
+    inside = lbm.LbmInputs()({**sample, "prompt": "hang the mug"})
+    np.testing.assert_array_equal(inside["state"], np.arange(18))
+    np.testing.assert_array_equal(inside["actions"], np.arange(20) + 100 * np.arange(15)[:, None])
+    assert {name: int(image[0, 0, 0]) for name, image in inside["image"].items()} == {
+        f"{name}_t0": number for number, name in enumerate(lbm.CAMERA_NAMES)
+    }
+    assert all(inside["image_mask"].values())
+    outside = lbm.LbmOutputs()({"actions": np.arange(64.0).reshape(2, 32)})["actions"]
+    np.testing.assert_array_equal(outside, [np.arange(20), np.arange(32, 52)])
 
 
 def test_a_missing_key_is_named_with_what_came():
