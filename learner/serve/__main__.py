@@ -4,13 +4,14 @@ import argparse
 import logging
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from learner.lifetime import answer_quickly, stop_on_signals
-from learner.serve.arguments import api_key_of, parse, predicts_deltas, robot_of, served_directory
+from learner.serve.arguments import api_key_of, back_end_of, parse, predicts_deltas, robot_of, served_directory
 from learner.serve.endpoint import Endpoint, EndpointConfig, EndpointThread
 from learner.serve.recording import Recording
-from learner.serve.robots import ServedRobot, served_robot
+from learner.serve.robots import served_robot
 from learner.server.assembly import policy_loader
 from learner.server.inference import InferenceService
 from learner.server.policy_watcher import PolicyWatcher, warm_up
@@ -29,13 +30,12 @@ _POLL_S = 0.5
 class PolicySource:
     """Brings a policy into inference: once from a checkpoint, or again and again from the publications of a run."""
 
-    def __init__(self, directory: Path, config: ServerConfig, inference: InferenceService) -> None:
+    def __init__(self, directory: Path, load: Callable[[Path], Policy], inference: InferenceService) -> None:
         """Loads and warms up the policy, so that the port opens only when it answers.
 
         Raises:
             CheckpointError: There is no usable policy.
         """
-        load = policy_loader(config)
         self.policy: Policy | None = None
 
         def remember(path: Path) -> Policy:
@@ -74,13 +74,15 @@ def main() -> int:
         num_threads=arguments.num_threads,
     )  # fmt: skip
     inference = InferenceService(server)
-    source = PolicySource(served_directory(arguments.directory), server, inference)
+    load = policy_loader(server, acting=back_end_of(arguments))
+    source = PolicySource(served_directory(arguments.directory), load, inference)
     assert source.policy is not None
     robot = served_robot(
         source.policy.spec, robot_of(arguments), default_prompt=arguments.default_prompt,
         delta_actions=_must_undo_deltas(source.policy, arguments),
     )  # fmt: skip
-    endpoint = _endpoint(endpoint_config, inference, robot, arguments.record)
+    recording = Recording(arguments.record_dir) if arguments.record else None
+    endpoint = Endpoint(endpoint_config, inference, lambda: robot, recording=recording)
     metrics = serve_metrics(arguments.prometheus_port, inference=inference) if arguments.prometheus_port else None
     parts = [part for part in (inference, source.watcher) if part is not None]
     for part in parts:
@@ -94,6 +96,8 @@ def main() -> int:
                 part.check()
     finally:
         thread.stop()
+        if recording is not None:
+            recording.close()
         for part in reversed(parts):
             part.stop()
         if metrics is not None:
@@ -104,11 +108,6 @@ def main() -> int:
 def _must_undo_deltas(policy: Policy, arguments: argparse.Namespace) -> bool:
     """Returns whether the robot's transforms make actions absolute; a policy with `delta_actions` has done so."""
     return predicts_deltas(arguments) and not getattr(getattr(policy, "config", None), "delta_actions", False)
-
-
-def _endpoint(config: EndpointConfig, inference: InferenceService, robot: ServedRobot, record: Path | None) -> Endpoint:
-    recording = Recording(record) if record is not None else None
-    return Endpoint(config, inference, lambda: robot, recording=recording)
 
 
 if __name__ == "__main__":

@@ -37,9 +37,9 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--api-key-file", type=Path, help="file whose first line is the key clients must send")
     parser.add_argument("--insecure", action="store_true", help="listen beyond loopback without a key")
-    parser.add_argument(
-        "--record", nargs="?", const=Path("policy_records"), type=Path, help="keep requests and answers as .npz"
-    )
+    parser.add_argument("--record", action="store_true", help="keep requests and answers as .npz in --record-dir")
+    parser.add_argument("--record-dir", type=Path, default=Path("policy_records"))
+    _add_back_end(parser)
     parser.add_argument("--device", default="auto", help="cpu, cuda, cuda:1, ...")
     parser.add_argument("--max-batch", type=int, default=16, help="observations in one policy call")
     parser.add_argument("--max-wait-ms", type=float, default=2.0, help="how long the first of a batch waits")
@@ -52,6 +52,26 @@ def parse(argv: list[str]) -> argparse.Namespace:
             "(convert published ones with python -m tools.convert_checkpoint)"
         )
     return arguments
+
+
+def _add_back_end(parser: argparse.ArgumentParser) -> None:
+    as_saved = "default: as the policy was saved"
+    parser.add_argument(
+        "--policy.precision", dest="precision", choices=["float32", "bfloat16"], help=f"of the matrices; {as_saved}"
+    )
+    parser.add_argument(
+        "--policy.compile", dest="compile", action=argparse.BooleanOptionalAction, help=f"torch.compile; {as_saved}"
+    )
+    parser.add_argument(
+        "--policy.cuda-graph", dest="cuda_graph", action=argparse.BooleanOptionalAction,
+        help=f"on a GPU, replay a call as one graph; {as_saved}",
+    )  # fmt: skip
+
+
+def back_end_of(arguments: argparse.Namespace) -> dict[str, str | bool]:
+    """Returns the settings of `policy.acting` that the command line changes."""
+    given = {name: getattr(arguments, name) for name in ("precision", "compile", "cuda_graph")}
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def api_key_of(arguments: argparse.Namespace) -> str | None:

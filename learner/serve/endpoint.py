@@ -39,6 +39,7 @@ INTERNAL_ERROR = 1011
 CLOSE_REASON = "Internal server error. Traceback included in previous frame."
 MAX_INLINE_PIXELS = 3 * 256 * 256
 """Observations with more pixels are prepared in another thread, so that resizing holds up no other client."""
+STOP_GRACE_S = 2.0
 _NOT_READY = (HTTPStatus.SERVICE_UNAVAILABLE, "No policy is published yet. The trainer publishes one when it starts.\n")
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -80,8 +81,12 @@ class Endpoint:
         self._robot = robot
         self._recording = recording
         self._server: Server | None = None
-        self.num_connections = 0
+        self._clients: set[asyncio.Task[None]] = set()
+
+    @property
+    def num_connections(self) -> int:
         """Clients connected now."""
+        return len(self._clients)
 
     @property
     def port(self) -> int:
@@ -98,10 +103,15 @@ class Endpoint:
         )  # fmt: skip
 
     async def stop(self) -> None:
-        """Closes every connection and the port."""
-        if self._server is not None:
-            self._server.close()
-            await self._server.wait_closed()
+        """Closes every connection and the port; clients whose answer takes longer than a moment get none."""
+        if self._server is None:
+            return
+        self._server.close()
+        if self._clients:
+            _, still_waiting = await asyncio.wait(self._clients, timeout=STOP_GRACE_S)
+            for client in still_waiting:
+                client.cancel()
+        await self._server.wait_closed()
 
     def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
         """Answers health checks, refuses clients without the key, or before a policy is there; None: the handshake."""
@@ -119,7 +129,9 @@ class Endpoint:
         return None if is_ready else connection.respond(*_NOT_READY)
 
     async def _serve_client(self, connection: ServerConnection) -> None:
-        self.num_connections += 1
+        task = asyncio.current_task()
+        assert task is not None
+        self._clients.add(task)
         client = str(connection.remote_address)
         try:
             robot = self._robot()
@@ -131,7 +143,7 @@ class Endpoint:
             logger.warning("Client %s is refused: %s: %s", client, type(exc).__name__, exc)
             await _send_traceback(connection)
         finally:
-            self.num_connections -= 1
+            self._clients.discard(task)
 
     async def _answer_all(self, connection: ServerConnection, robot: ServedRobot, client: str) -> None:
         prev_total_ms: float | None = None
@@ -147,8 +159,7 @@ class Endpoint:
             await connection.send(pack(output))
             prev_total_ms = 1e3 * (time.perf_counter() - started)
             if self._recording is not None:
-                number = self._recording.take_number()
-                await asyncio.to_thread(self._recording.write, number, observation, output)
+                self._recording.keep(observation, output)
 
     async def _infer(
         self, robot: ServedRobot, observation: dict[str, Any], client: str
@@ -183,7 +194,10 @@ class EndpointThread:
         """Closes the port and ends the thread. May be called twice."""
         if not self._thread.is_alive():
             return
-        asyncio.run_coroutine_threadsafe(self._endpoint.stop(), self._loop).result(10)
+        try:
+            asyncio.run_coroutine_threadsafe(self._endpoint.stop(), self._loop).result(10)
+        except TimeoutError:  # Whoever ends this has more to end.
+            logger.warning("The connections of the openpi endpoint did not close within 10 s.")
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(10)
         self._loop.close()

@@ -1,11 +1,23 @@
-"""Keeps what was asked and answered, one file per request: arrays alone, no pickle."""
+"""Keeps what was asked and answered, one file per request: arrays alone, no pickle.
 
+Files are written by a thread of their own: no robot waits for the disk, and a disk that refuses costs only records.
+"""
+
+import logging
+import threading
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from serl_launcher.transforms.structure import flatten
+
+logger = logging.getLogger(__name__)
+
+MAX_WAITING = 32
+"""Records that may wait for the disk; more are left out, so that a slow one fills no memory."""
 
 
 class Recording:
@@ -17,13 +29,32 @@ class Recording:
         self._directory = directory
         numbers = [int(path.stem.removeprefix("step_")) for path in directory.glob("step_*.npz")]
         self._next = max(numbers, default=-1) + 1
+        self._writing = ThreadPoolExecutor(1, thread_name_prefix="recording")
+        self._room = threading.BoundedSemaphore(MAX_WAITING)
+        self.num_lost = 0
+        """Requests without a record."""
 
-    def take_number(self) -> int:
-        """Returns the number of the next record; call it from one thread."""
+    def keep(self, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
+        """Has one request recorded; returns at once. Call it from one thread."""
+        if not self._room.acquire(blocking=False):
+            self._lose(f"{MAX_WAITING} records wait for the disk already.")
+            return
         number, self._next = self._next, self._next + 1
-        return number
+        self._writing.submit(self._write, number, inputs, outputs)
 
-    def write(self, number: int, inputs: dict[str, Any], outputs: dict[str, Any]) -> None:
+    def close(self) -> None:
+        """Returns when everything is written."""
+        self._writing.shutdown()
+
+    def _write(self, number: int, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
+        try:
+            self._write_file(number, inputs, outputs)
+        except Exception as exc:  # Whatever a robot sends: that it cannot be recorded is no reason to stop.
+            self._lose(f"{type(exc).__name__}: {exc}")
+        finally:
+            self._room.release()
+
+    def _write_file(self, number: int, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> None:
         """Writes one record; it appears complete or not at all."""
         arrays = {key: np.asarray(value) for key, value in flatten({"inputs": inputs, "outputs": outputs}).items()}
         plain = {
@@ -34,6 +65,11 @@ class Recording:
         with temporary.open("wb") as file:
             np.savez(file, allow_pickle=False, **plain)  # pyright: ignore[reportArgumentType]
         temporary.replace(path)
+
+    def _lose(self, reason: str) -> None:
+        if not self.num_lost:
+            logger.warning("Not every request is recorded in %s, robots are served on: %s", self._directory, reason)
+        self.num_lost += 1
 
 
 def read_record(path: Path) -> dict[str, np.ndarray]:

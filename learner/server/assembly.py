@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from learner.lifetime import SUPERVISOR_VARIABLE, Worker
@@ -182,8 +182,11 @@ class LearnerServer:
                 self._sealer.run(stop)
 
 
-def policy_loader(config: ServerConfig) -> Callable[[Path], Policy]:
-    """Returns what loads a published policy onto the configured device; torch is imported with the first one."""
+def policy_loader(config: ServerConfig, *, acting: Mapping[str, str | bool] | None = None) -> Callable[[Path], Policy]:
+    """Returns what loads a published policy onto the configured device; torch is imported with the first one.
+
+    `acting` names settings of `policy.acting` that count instead of the policy's own.
+    """
 
     def load(path: Path) -> Policy:
         import torch  # Slow to import, and not needed to collect data.
@@ -191,6 +194,6 @@ def policy_loader(config: ServerConfig) -> Callable[[Path], Policy]:
         from serl_launcher.policies.any_policy import load_any_policy
 
         torch.set_num_threads(config.num_threads)
-        return load_any_policy(path, device=config.device).eval()
+        return load_any_policy(path, device=config.device, acting=acting).eval()
 
     return load

@@ -5,13 +5,12 @@ import urllib.request
 
 import numpy as np
 import pytest
-from websockets.exceptions import ConnectionClosedError, InvalidStatus
+from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK, InvalidStatus
 from websockets.sync.client import connect
 
 from learner.serve.arguments import parse, predicts_deltas
 from learner.serve.endpoint import Endpoint, EndpointConfig, EndpointThread
 from learner.serve.packing import pack, unpack
-from learner.serve.recording import Recording, read_record
 from learner.serve.robots import policy_spec, served_robot
 from learner.server.inference import InferenceService
 from serl_launcher.config.training import ServerConfig
@@ -114,6 +113,27 @@ def test_health_is_answered_while_a_policy_call_runs_and_pings_go_on():
         waiting.join(10)
 
 
+def test_a_stop_does_not_wait_for_a_long_policy_call_and_raises_nothing():
+    policy = Repeats(delay_s=8.0)
+    inference = InferenceService(ServerConfig())
+    inference.swap(policy, 0)
+    inference.start()
+    endpoint = Endpoint(EndpointConfig(port=0), inference, lambda: served_robot(SPEC))
+    thread = EndpointThread(endpoint)
+    thread.start()
+    with connect(f"ws://127.0.0.1:{endpoint.port}", close_timeout=0.1) as client:
+        client.recv()
+        client.send(pack(OBSERVATION))
+        while not policy.batch_sizes:
+            time.sleep(0.01)
+        started = time.monotonic()
+        thread.stop()
+        assert time.monotonic() - started < 5.0
+        with pytest.raises((ConnectionClosedError, ConnectionClosedOK)):
+            client.recv()
+    inference.stop()
+
+
 def test_clients_that_ask_together_share_policy_calls():
     policy = Repeats(delay_s=0.1)
     with serving(policy, max_wait_ms=100.0) as port:
@@ -186,21 +206,6 @@ def test_an_observation_without_a_prompt_gets_the_default():
         ask(port, {key: value for key, value in OBSERVATION.items() if key != "prompt"})
         ask(port)
     assert policy.prompts == ["stand still", "reach"]
-
-
-def test_what_is_recorded_can_be_read_without_pickle(tmp_path):
-    with serving(recording=Recording(tmp_path)) as port:
-        ask(port)
-        ask(port)
-        deadline = time.monotonic() + 5
-        while not (tmp_path / "step_1.npz").exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
-    record = read_record(tmp_path / "step_0.npz")
-    np.testing.assert_array_equal(record["inputs/state"], OBSERVATION["state"])
-    assert record["inputs/prompt"].item() == "reach"
-    assert record["outputs/actions"].shape == (4, 2)
-    assert Recording(tmp_path).take_number() == 2
 
 
 class FixedActions:
