@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from actor.batched_actions import BatchedActions
@@ -21,7 +21,7 @@ from actor.progress import Progress
 from actor.random_policy import RandomPolicy
 from actor.realtime_plan import RealTimePlan
 from actor.recorder import Recorder
-from actor.reporting import Reporter
+from actor.reporting import Reporter, figures_of_all
 from actor.rewards import JudgedEnv
 from actor.rewards.late_labels import LateLabels
 from actor.rollout import Rollout, gate_of
@@ -138,7 +138,7 @@ def opened(config: RunConfig) -> Iterator[Actor]:
             service = BatchedActions(_service(shared, env.spec), num_lanes=len(lanes))
             stack.callback(service.close)
             rollouts = [_rollout(shared, lane.env, service, lane=index) for index, lane in enumerate(lanes)]
-            yield _actor(shared, Lanes(rollouts=rollouts, lanes=lanes, clearance=shared.clearance), rollouts[0])
+            yield _actor(shared, Lanes(rollouts=rollouts, lanes=lanes, clearance=shared.clearance), rollouts)
             return
         rollout = _rollout(shared, env, _service(shared, env.spec))
         if shared.console is not None and isinstance(env, ShownEnv):
@@ -148,7 +148,7 @@ def opened(config: RunConfig) -> Iterator[Actor]:
                 recovery=shared.console.recovery,
             )  # fmt: skip
             shared.console.serve(rollout.gate, env, state)
-        yield _actor(shared, rollout, rollout)
+        yield _actor(shared, rollout, [rollout])
 
 
 def build_env(config: RunConfig, beside: Beside) -> RobotEnv:
@@ -188,19 +188,19 @@ def _rollout(shared: _Shared, env: RobotEnv, service: ActionService, *, lane: in
     )
 
 
-def _actor(shared: _Shared, player: Rollout | Lanes, first: Rollout) -> Actor:
+def _actor(shared: _Shared, player: Rollout | Lanes, rollouts: Sequence[Rollout]) -> Actor:
     actor = shared.config.actor
     reporter = Reporter(
         progress=shared.progress,
         connection=shared.client,
         status_path=RunDirectory.of(shared.config).status(f"actor-{actor.id}"),
         num_unsent=lambda: shared.spool.num_pending,
-        num_late_ticks=lambda: num_late_ticks(first.env, first.pacer),
-        figures=lambda: _figures(first.control),
+        num_late_ticks=lambda: sum(num_late_ticks(each.env, each.pacer) for each in rollouts),
+        figures=lambda: figures_of_all([_figures(each.control) for each in rollouts]),
     )
     return Actor(
         rollout=player, reporter=reporter, client=shared.client, spool=shared.spool, clearance=shared.clearance,
-        config=actor, labels=LateLabels(bus=shared.beside.bus, recorder=first.recorder, progress=shared.progress),
+        config=actor, labels=LateLabels(bus=shared.beside.bus, recorder=rollouts[0].recorder, progress=shared.progress),
     )  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -27,7 +27,7 @@ class Connection(Protocol):
 
 @dataclass(kw_only=True, slots=True)
 class Reporter:
-    """Reports after each episode, and about once a second in between."""
+    """Reports about once a second, and after each episode."""
 
     progress: Progress
     connection: Connection
@@ -50,8 +50,9 @@ class Reporter:
         self.on_tick()
 
     def on_tick(self) -> None:
-        """Refreshes the status file when it is older than a second."""
+        """Tells the learner and the status file where they were told more than a second ago."""
         if self._status_due.is_due():
+            self.connection.send_stats(self._values())
             self.write()
 
     def write(self) -> None:
@@ -62,3 +63,10 @@ class Reporter:
     def _values(self) -> dict[str, float | int | str]:
         loop = {"num_late_ticks": self.num_late_ticks(), "num_unsent": self.num_unsent()}
         return {**self.progress.values(), **self.figures(), **loop}
+
+
+def figures_of_all(lanes: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Returns the figures of several lanes as one: counts are added, of everything else the worst is told."""
+    names = dict.fromkeys(name for figures in lanes for name in figures)
+    told = {name: [figures[name] for figures in lanes if name in figures] for name in names}
+    return {name: sum(values) if name.startswith("num_") else max(values) for name, values in told.items()}
