@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from actor.plan import NO_POLICY, ChunkPolicy, Plan, SteppedPlan
-from actor.realtime_plan import ChunkNote, RealTimePlan
+from actor.plan import NO_POLICY, ChunkNote, ChunkPolicy, Plan, SteppedPlan
+from actor.realtime_plan import RealTimePlan
 from robot_infra.interfaces import HOLD, Operator, Transition
 from serl_launcher.types import Observation, Outcome, Source
 
@@ -101,8 +101,8 @@ class Control:
         return (Outcome.SUCCESS if transition.success else Outcome.FAILURE), "environment"
 
     def chunk_notes(self) -> list[ChunkNote]:
-        """Returns how the chunks of this episode came, where they are asked for ahead of time."""
-        return list(self.plan.notes) if isinstance(self.plan, RealTimePlan) else []
+        """Returns how the chunks of this episode came."""
+        return [] if self.plan is None else list(self.plan.notes)
 
     def figures(self) -> dict[str, float]:
         """Returns latency and held ticks, where chunks are asked for ahead of time."""

@@ -20,12 +20,11 @@ from typing import Protocol
 import numpy as np
 
 from actor.latency import LatencyEstimate
-from actor.plan import ChunkPolicy, Planned, check_finite
+from actor.plan import MAX_NOTED, ChunkNote, ChunkPolicy, Planned, check_finite
 from serl_launcher.types import ActionChunk, Observation, Unfinished
 
 SWITCH, ENSEMBLE, RTC = "switch", "ensemble", "rtc"
 CHUNKINGS = (SWITCH, ENSEMBLE, RTC)
-_MAX_NOTED = 10_000
 _MARGIN_TICKS = 2
 """An answer may take so much longer than any before without a robot standing still."""
 
@@ -75,21 +74,6 @@ class _Active:
 
 
 @dataclass(kw_only=True, slots=True)
-class ChunkNote:
-    """How one chunk came."""
-
-    tick: int
-    """Tick of its observation."""
-    delay_ticks: int
-    """Ticks between its observation and its first executed action."""
-    jump: float
-    """Largest difference to what the old chunk had planned for the same tick, robot units; NaN: it had nothing."""
-    timings_ms: dict[str, float]
-    difference: np.ndarray | None = None
-    """float32 [A]: what is planned for that tick with the chunk, less what was without; None: nothing was."""
-
-
-@dataclass(kw_only=True, slots=True)
 class RealTimePlan:
     """Plans ahead of time; see the top of the file."""
 
@@ -110,7 +94,7 @@ class RealTimePlan:
     """Ticks without an action, since the start."""
     num_taken: int = 0
     """Ticks with one."""
-    notes: deque[ChunkNote] = field(default_factory=lambda: deque(maxlen=_MAX_NOTED))
+    notes: deque[ChunkNote] = field(default_factory=lambda: deque(maxlen=MAX_NOTED))
     """Chunks of this episode."""
     _tick: int = -1
     _asked_at: int | None = None

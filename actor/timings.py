@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from actor.realtime_plan import ChunkNote
+from actor.plan import ChunkNote
 
 logger = logging.getLogger(__name__)
 

@@ -1,9 +1,13 @@
 import json
+import math
 from pathlib import Path
 
-from actor.realtime_plan import ChunkNote
+import numpy as np
+
+from actor.plan import ChunkNote, SteppedPlan
 from actor.spool import Spool
 from actor.timings import HELD, TimingLog
+from serl_launcher.types import ActionChunk, Observation
 from tests.actor.test_rollout import play, rollout
 from tests.actor.tiny_robot import Person, PromptFollower
 
@@ -33,6 +37,35 @@ def test_a_large_file_makes_room_for_a_new_one(tmp_path: Path, monkeypatch):
         log.end(number)
     assert [row["episode"] for row in rows_of(log.path)] == [2]
     assert [row["episode"] for row in rows_of(log.path.with_suffix(".old"))] == [0, 1]
+
+
+def test_chunks_that_are_waited_for_are_noted_as_well():
+    def chunk(first: float) -> ActionChunk:
+        actions = first + np.arange(4, dtype=np.float32)[:, None]
+        return ActionChunk(actions=actions, policy_version=1, timings_ms={"model": 5.0})
+
+    class Twice:
+        def __init__(self) -> None:
+            self.chunks = [chunk(0.0), chunk(2.5)]
+
+        def chunk_for(self, observation: Observation, *, patience_s: float = math.inf) -> ActionChunk:
+            return self.chunks.pop(0)
+
+        def forget(self) -> None: ...
+
+    observation = Observation(images={}, state=np.zeros(1, np.float32), prompt="go")
+    plan = SteppedPlan(policy=Twice(), execution_horizon=2)
+    plan.begin(observation)
+    executed = []
+    for _ in range(4):
+        plan.look()
+        executed.append(float(plan.take(observation).action[0]))
+    assert executed == [0.0, 1.0, 2.5, 3.5]
+    assert [(note.tick, note.delay_ticks, note.timings_ms) for note in plan.notes] == [
+        (0, 0, {"model": 5.0}), (2, 0, {"model": 5.0})
+    ]  # fmt: skip
+    assert math.isnan(plan.notes[0].jump)
+    assert plan.notes[1].jump == 0.5
 
 
 def test_the_control_loop_notes_its_ticks(spool: Spool, tmp_path: Path):

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 
-from actor.realtime_plan import ChunkNote
+from actor.plan import ChunkNote
 from serl_launcher.errors import ConfigError
 from serl_launcher.types import ActionChunk, Observation
 from tools.bench_latency.arms import Arm

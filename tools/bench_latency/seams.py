@@ -6,7 +6,7 @@ import msgspec
 import numpy as np
 
 from actor.evaluation_report import wilson_interval
-from actor.realtime_plan import ChunkNote
+from actor.plan import ChunkNote
 from serl_launcher.specs import RobotSpec
 
 
