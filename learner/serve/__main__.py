@@ -83,7 +83,11 @@ def main() -> int:
     )  # fmt: skip
     recording = Recording(arguments.record_dir) if arguments.record else None
     endpoint = Endpoint(endpoint_config, inference, lambda: robot, recording=recording)
-    metrics = serve_metrics(arguments.prometheus_port, inference=inference) if arguments.prometheus_port else None
+    metrics = None
+    if arguments.prometheus_port:
+        metrics = serve_metrics(
+            arguments.prometheus_port, inference=inference, clients=endpoint.figures, host=arguments.prometheus_host
+        )
     parts = [part for part in (inference, source.watcher) if part is not None]
     for part in parts:
         part.start()

@@ -45,6 +45,7 @@ def parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--max-wait-ms", type=float, default=2.0, help="how long the first of a batch waits")
     parser.add_argument("--num-threads", type=int, default=1, help="CPU threads of the policy")
     parser.add_argument("--prometheus-port", type=int, default=0, help="serve metrics there; 0: do not")
+    parser.add_argument("--prometheus-host", default="127.0.0.1", help="0.0.0.0 where another machine scrapes")
     arguments = parser.parse_args(argv)
     if arguments.policy == DEFAULT or arguments.directory is None:
         parser.error(

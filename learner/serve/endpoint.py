@@ -82,11 +82,14 @@ class Endpoint:
         self._recording = recording
         self._server: Server | None = None
         self._clients: set[asyncio.Task[None]] = set()
+        self._num_requests = 0
+        self._num_failed = 0
 
-    @property
-    def num_connections(self) -> int:
-        """Clients connected now."""
-        return len(self._clients)
+    def figures(self) -> dict[str, int]:
+        """Returns clients connected now, and requests since the start; may be called from any thread."""
+        return {
+            "num_clients": len(self._clients), "num_requests": self._num_requests, "num_failed": self._num_failed
+        }  # fmt: skip
 
     @property
     def port(self) -> int:
@@ -140,6 +143,7 @@ class Endpoint:
         except ConnectionClosed:
             logger.debug("Client %s has gone.", client)
         except Exception as exc:  # The protocol tells the client whatever happened, and ends only its connection.
+            self._num_failed += 1
             logger.warning("Client %s is refused: %s: %s", client, type(exc).__name__, exc)
             await _send_traceback(connection)
         finally:
@@ -149,6 +153,7 @@ class Endpoint:
         prev_total_ms: float | None = None
         async for frame in connection:
             started = time.perf_counter()
+            self._num_requests += 1
             observation = _observation_of(frame)
             reply, policy_ms = await self._infer(robot, observation, client)
             infer_ms = 1e3 * (time.perf_counter() - started)

@@ -22,7 +22,8 @@ class Frontends:
         self._inference = inference
         self._actors = actors
         self._metrics: MetricsServer | None = None
-        self._endpoint: EndpointThread | None = None
+        self._endpoint: Endpoint | None = None
+        self._thread: EndpointThread | None = None
 
     def start(self) -> None:
         """Opens the ports.
@@ -31,19 +32,24 @@ class Frontends:
             ConfigError: One is in use, or others could reach it without a key.
         """
         config = self._config
-        if config.prometheus_port:
-            self._metrics = serve_metrics(config.prometheus_port, inference=self._inference, actors=self._actors)
         if config.openpi_port and self._inference is not None:
-            self._endpoint = EndpointThread(_endpoint(config, self._inference))
+            self._endpoint = _endpoint(config, self._inference)
+        if config.prometheus_port:
+            self._metrics = serve_metrics(
+                config.prometheus_port, inference=self._inference, actors=self._actors, host=config.prometheus_host,
+                clients=None if self._endpoint is None else self._endpoint.figures,
+            )  # fmt: skip
+        if self._endpoint is not None:
+            self._thread = EndpointThread(self._endpoint)
             try:
-                self._endpoint.start()
+                self._thread.start()
             except OSError as exc:
                 raise ConfigError(f"server.openpi_port={config.openpi_port} cannot be opened: {exc}.") from exc
 
     def stop(self) -> None:
         """Closes them."""
-        if self._endpoint is not None:
-            self._endpoint.stop()
+        if self._thread is not None:
+            self._thread.stop()
         if self._metrics is not None:
             self._metrics.stop()
 

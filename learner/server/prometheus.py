@@ -1,4 +1,7 @@
-"""Metrics of the learner for Prometheus: read at each scrape from what the parts count anyway."""
+"""Metrics of the learner for Prometheus: read at each scrape from what the parts count anyway.
+
+They tell figures, never observations or actions; whoever reaches the address may read them.
+"""
 
 import logging
 import threading
@@ -17,7 +20,16 @@ from serl_launcher.status import JSON
 logger = logging.getLogger(__name__)
 
 _COUNTERS = frozenset(
-    {"num_answered", "num_expired", "num_calls", "num_failed_calls", "num_refused", "num_deadline_misses"}
+    {
+        "num_answered",
+        "num_expired",
+        "num_calls",
+        "num_failed_calls",
+        "num_refused",
+        "num_deadline_misses",
+        "num_requests",
+        "num_failed",
+    }
 )
 
 Snapshot = Mapping[str, Mapping[str, JSON]]
@@ -25,12 +37,18 @@ Snapshot = Mapping[str, Mapping[str, JSON]]
 
 
 class LearnerCollector(Collector):
-    """Turns figures into metrics named `hiors_inference_...` and `hiors_actor_...{actor="..."}`."""
+    """Turns figures into metrics `hiors_inference_...`, `hiors_websocket_...` and `hiors_actor_...{actor="..."}`."""
 
-    def __init__(self, inference: InferenceService | None, actors: Callable[[], Snapshot] | None = None) -> None:
-        """Reads from these at each scrape; either may be absent."""
+    def __init__(
+        self,
+        inference: InferenceService | None,
+        actors: Callable[[], Snapshot] | None = None,
+        clients: Callable[[], Mapping[str, int]] | None = None,
+    ) -> None:
+        """Reads from these at each scrape; each may be absent. `clients` gives figures of the websocket endpoint."""
         self._inference = inference
         self._actors = actors
+        self._clients = clients
 
     def collect(self) -> Iterator[Metric]:
         """Yields every metric with its newest value."""
@@ -41,12 +59,13 @@ class LearnerCollector(Collector):
             yield from self._of_inference(self._inference)
         if self._actors is not None:
             yield from _of_actors(self._actors())
+        if self._clients is not None:
+            for name, value in self._clients().items():
+                yield _counter_or_gauge("hiors_websocket_", name, value)
 
     def _of_inference(self, inference: InferenceService) -> Iterator[Metric]:
         for name, value in inference.figures().items():
-            is_counter = name in _COUNTERS
-            family = CounterMetricFamily if is_counter else GaugeMetricFamily
-            yield family(f"hiors_inference_{name.removeprefix('num_') if is_counter else name}", name, value)
+            yield _counter_or_gauge("hiors_inference_", name, value)
         sizes = dict(inference.metrics.batch_sizes)
         buckets = [(str(bound), sum(n for size, n in sizes.items() if size <= bound)) for bound in BATCH_BOUNDS]
         buckets.append(("+Inf", sum(sizes.values())))
@@ -58,6 +77,12 @@ class LearnerCollector(Collector):
         for actor, count in dict(inference.metrics.deadline_misses).items():
             misses.add_metric([actor], count)
         yield misses
+
+
+def _counter_or_gauge(prefix: str, name: str, value: float) -> Metric:
+    if name in _COUNTERS:
+        return CounterMetricFamily(prefix + name.removeprefix("num_"), name, value)
+    return GaugeMetricFamily(prefix + name, name, value)
 
 
 def _of_actors(snapshot: Snapshot) -> Iterator[Metric]:
@@ -100,11 +125,12 @@ def serve_metrics(
     *,
     inference: InferenceService | None,
     actors: Callable[[], Snapshot] | None = None,
+    clients: Callable[[], Mapping[str, int]] | None = None,
     host: str = "127.0.0.1",
 ) -> MetricsServer:
     """Serves `/metrics`; port 0 takes a free one. Raises ConfigError where the port is in use."""
     registry = CollectorRegistry()
-    registry.register(LearnerCollector(inference, actors))
+    registry.register(LearnerCollector(inference, actors, clients))
     try:
         server, thread = start_http_server(port, addr=host, registry=registry)
     except OSError as exc:

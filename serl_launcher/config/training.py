@@ -155,7 +155,9 @@ class ServerConfig:
     num_threads: int = 1
     """CPU threads of inference."""
     prometheus_port: int = 0
-    """Serves metrics at http://127.0.0.1:<port>/metrics; 0: does not."""
+    """Serves metrics at http://<prometheus_host>:<port>/metrics; 0: does not."""
+    prometheus_host: str = "127.0.0.1"
+    """Address of that port; `0.0.0.0` where another machine scrapes, which every machine then can."""
     openpi_port: int = 0
     """Serves the newest policy by openpi's websocket protocol as well; 0: does not."""
     openpi_host: str = "127.0.0.1"

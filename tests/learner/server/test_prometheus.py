@@ -1,4 +1,7 @@
+import urllib.error
 import urllib.request
+
+import pytest
 
 from learner.server.frontends import Frontends
 from learner.server.inference import InferenceService
@@ -10,8 +13,8 @@ from tests.learner.serve.test_endpoint import ask
 from tests.learner.server.test_inference import EchoPolicy, Inbox, submit
 
 
-def scrape(port):
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as response:
+def scrape(port, host="127.0.0.1"):
+    with urllib.request.urlopen(f"http://{host}:{port}/metrics", timeout=5) as response:
         lines = response.read().decode().splitlines()
     return dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
 
@@ -53,7 +56,23 @@ def test_the_learner_server_opens_both_ports_that_its_configuration_names():
     try:
         observation = {**OBSERVATION, "images": {"a": OBSERVATION["images"]["cam"]}}
         assert ask(openpi_port, observation)["actions"].shape == (3, 2)
-        assert scrape(metrics_port)["hiors_inference_answered_total"] == "1.0"
+        found = scrape(metrics_port)
+        assert found["hiors_inference_answered_total"] == "1.0"
+        assert found["hiors_websocket_requests_total"] == "1.0"
+        assert found["hiors_websocket_failed_total"] == "0.0"
+        assert "hiors_websocket_num_clients" in found
     finally:
         frontends.stop()
         service.stop()
+
+
+def test_metrics_are_served_where_the_configuration_says():
+    [port] = free_ports(1)
+    frontends = Frontends(ServerConfig(prometheus_port=port, prometheus_host="127.0.0.2"), None, dict)
+    frontends.start()
+    try:
+        assert scrape(port, "127.0.0.2") == {}
+        with pytest.raises(urllib.error.URLError):
+            scrape(port)
+    finally:
+        frontends.stop()
