@@ -65,6 +65,7 @@ class RemotePolicy:
         self._round_trips_ms: deque[float] = deque(maxlen=_WINDOW)
         self._away_since: float | None = None
         self._complained_at = -math.inf
+        self._has_complained = False
         self._has_answered = False
 
     def chunk_for(self, observation: Observation, *, patience_s: float = math.inf) -> ActionChunk | None:
@@ -166,6 +167,7 @@ class RemotePolicy:
             ) from error
         if now - self._complained_at >= COMPLAIN_EVERY_S:
             self._complained_at = now
+            self._has_complained = True
             logger.warning("No actions from the learner for %.0f s: %s Still asking.", waited_s, error)
 
     def figures(self) -> dict[str, float]:
@@ -179,8 +181,8 @@ class RemotePolicy:
     def _note_answer(self, chunk: ActionChunk) -> None:
         if "round_trip" in chunk.timings_ms:
             self._round_trips_ms.append(chunk.timings_ms["round_trip"])
-        if self._away_since is not None:
+        if self._away_since is not None and self._has_complained:
             logger.info("The learner answers again after %.0f s.", time.monotonic() - self._away_since)
         self._away_since = None
-        self._complained_at = -math.inf
+        self._has_complained = False
         self._has_answered = True

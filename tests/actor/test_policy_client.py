@@ -44,6 +44,19 @@ def test_a_learner_that_is_away_is_reported_once_a_minute(observation: Observati
     assert len(caplog.records) == 1
 
 
+def test_a_network_that_loses_answers_now_and_then_is_reported_once_a_minute_too(
+    observation: Observation, caplog: pytest.LogCaptureFixture
+):
+    service = Service(lambda number, _: DeadlineExceeded("lost") if number % 3 == 0 else [CHUNK])
+    policy = remote(service)
+    with caplog.at_level(logging.INFO):
+        for tick in range(60):
+            policy.ask(observation, tick=tick)
+            policy.answers()
+    assert [record.levelname for record in caplog.records] == ["WARNING", "INFO"]
+    assert policy.num_failures == 20
+
+
 def test_an_error_that_asking_again_cannot_mend_is_raised(observation: Observation):
     with pytest.raises(SessionFenced):
         remote(Service(lambda *_: SessionFenced("taken"))).chunk_for(observation)
