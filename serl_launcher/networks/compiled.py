@@ -9,6 +9,9 @@ from torch._dynamo.exc import TorchDynamoException
 
 logger = logging.getLogger(__name__)
 
+MAX_SHAPES = 64
+"""Shapes of a call that get code of their own: batch sizes, with prompt lengths and with or without padding."""
+
 Arguments = ParamSpec("Arguments")
 Result = TypeVar("Result")
 
@@ -22,6 +25,8 @@ def compiled(
         function: Must give the same result when it is called again with the same arguments.
         backend: Of torch.compile.
     """
+    # Beyond torch's default of 8 all calls would run uncompiled, without a word.
+    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, MAX_SHAPES)
     fast = torch.compile(function, backend=backend, dynamic=False)
     is_broken = False
 

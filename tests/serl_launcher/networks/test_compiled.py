@@ -26,6 +26,20 @@ def test_without_a_compiler_the_policy_acts_uncompiled_and_says_so_once(caplog):
     assert all("acts uncompiled" in record.getMessage() for record in caplog.records)
 
 
+def test_more_shapes_than_torchs_default_are_compiled():
+    num_compiled = 0
+
+    def counting(graph, _inputs):
+        nonlocal num_compiled
+        num_compiled += 1
+        return graph.forward
+
+    double = compiled(lambda x: x * 2, backend=counting)
+    for size in range(2, 14):
+        assert torch.equal(double(torch.ones(size)), torch.full((size,), 2.0))
+    assert num_compiled == 12
+
+
 @pytest.mark.parametrize("name", ["pi0", "pi05"])
 def test_what_is_handed_to_the_compiler_computes_the_same(name):
     network, noise = small_network(name), torch.randn(3, 1, 6, 4)
