@@ -29,13 +29,16 @@ def release_device_memory() -> None:
         torch.cuda.empty_cache()
 
 
-def has_lost_device(exc: BaseException) -> bool:
-    """Whether the GPU refuses everything from now on, as after an illegal access: only a new process gets it back."""
+def has_lost_device(exc: BaseException, device: object) -> bool:
+    """Whether the GPU refuses everything from now on, as after an illegal access: only a new process gets it back.
+
+    `device` is the one that the policy is on, None where it does not say.
+    """
     torch = sys.modules.get("torch")
     if torch is None or "CUDA error" not in str(exc):
         return False
     try:
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(device)
     except (RuntimeError, AssertionError):  # AssertionError: a torch that was built without CUDA.
         return True
     return False

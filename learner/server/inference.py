@@ -148,7 +148,8 @@ class InferenceService:
         if isinstance(actions, Exception):
             self._recover(loaded, batch, actions)
             return
-        self.recent_calls.note(lanes)
+        if np.isfinite(actions).all():
+            self.recent_calls.note(lanes)
         self.metrics.note_call(len(actions), 1e3 * (time.monotonic() - started))
         first = 0
         for request, lanes in batch:
@@ -162,7 +163,7 @@ class InferenceService:
     def _recover(self, loaded: LoadedPolicy, batch: Batch, exc: Exception) -> None:
         """Answers a batch whose call failed: by halves, by the last version that answered, or with the error."""
         self.metrics.num_failed_calls += 1
-        if has_lost_device(exc):
+        if has_lost_device(exc, getattr(loaded.policy, "device", None)):
             self._device_failure = exc
             self._refuse(batch, exc)
             return

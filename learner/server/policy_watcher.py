@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from learner.lifetime import Worker
+from learner.server.failures import forget_frames, is_out_of_memory, release_device_memory
 from learner.server.inference import InferenceService, call
 from learner.server.lanes import Lanes
 from learner.server.requests import LanesPolicy, Policy
@@ -103,7 +104,23 @@ def warm_up(policy: Policy, recent: Sequence[Lanes] = ()) -> None:
     if isinstance(policy, LanesPolicy):
         _finite_actions(policy, replace(nothing, unfinished=(Unfinished(actions=chunk, delay_ticks=1),)))
     for lanes in recent:
+        if not _has_room_for(policy, lanes):
+            break
+
+
+def _has_room_for(policy: Policy, lanes: Lanes) -> bool:
+    """Has a policy act; returns whether the memory was enough: beside the policy in force it may not be."""
+    try:
         _finite_actions(policy, lanes)
+    except Exception as exc:
+        if not is_out_of_memory(exc):
+            raise
+        logger.info("No memory to warm up batches of %d beside the policy in force.", len(lanes))
+        forget_frames(exc)
+    else:
+        return True
+    release_device_memory()
+    return False
 
 
 def _finite_actions(policy: Policy, lanes: Lanes) -> np.ndarray:

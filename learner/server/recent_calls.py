@@ -11,19 +11,22 @@ from learner.server.lanes import Lanes
 from serl_launcher.batch_sizes import padded_size
 
 MAX_CALLS = 12
-"""Shapes that are kept; the one not used for longest goes first."""
+"""Kinds of calls that are kept; the one not made for longest goes first."""
+_PROMPT_CHARS = 32
+"""Prompts whose lengths differ by less are taken for one: about half a bucket of tokens (`PROMPT_BUCKET`)."""
 
 
 class RecentCalls:
-    """Calls that differ in batch size, in prompts or in whether chunks were continued. Any thread may use it."""
+    """Newest call of each kind: batch size, length of prompts, whether chunks were continued. Any thread may use it."""
 
     def __init__(self) -> None:
         self._calls: OrderedDict[Hashable, tuple[Lanes, tuple[int, ...]]] = OrderedDict()
         self._lock = threading.Lock()
 
     def note(self, lanes: Lanes) -> None:
-        """Remembers a call; of its images only the shape."""
-        key = (padded_size(len(lanes)), any(lanes.unfinished), frozenset(lanes.prompts))
+        """Remembers a call that was answered; of its images only the shape."""
+        longest = max(map(len, lanes.prompts))
+        key = (padded_size(len(lanes)), any(lanes.unfinished), longest // _PROMPT_CHARS)
         with self._lock:
             self._calls[key] = replace(lanes, images=np.empty(0, np.uint8)), lanes.images.shape
             self._calls.move_to_end(key)

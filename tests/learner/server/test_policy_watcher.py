@@ -107,6 +107,48 @@ def test_a_new_policy_is_warmed_up_with_the_calls_that_robots_make(tmp_path, inf
     assert sorted(loaded[1].calls[2:]) == [(1, ["go"], False), (1, ["go"], True), (4, ["go"], False)]
 
 
+def answer(inference, **requests):
+    """Has requests of so many observations answered, one after the other."""
+    inbox = Inbox()
+    inference.start()
+    for key, xs in requests.items():
+        inference.submit(key, [observe(x) for x in xs], time.monotonic() + 5, inbox.reply_to(key))
+        inbox.wait_for(len(inbox.answers) + 1)
+    inference.stop()
+    return inbox.answers
+
+
+def test_a_policy_for_whose_batches_there_is_no_room_beside_the_old_one_is_taken_over(tmp_path, inference):
+    class Large(Shapes):
+        def act(self, images, state, prompts):
+            if len(prompts) > 1 and self.content == b"large":
+                raise MemoryError("no room")
+            return super().act(images, state, prompts)
+
+    watcher, publisher = PolicyWatcher(tmp_path, Large, inference), Publisher(tmp_path)
+    publish(publisher, 1)
+    watcher.look()
+    answer(inference, four=[0.1] * 4)
+    publish(publisher, 2, b"large")
+    watcher.look()
+    assert inference.policy_version == 2
+
+
+def test_a_call_without_finite_actions_is_not_asked_of_the_next_policy(tmp_path, inference):
+    class Echo(Shapes):
+        def act(self, images, state, prompts):
+            super().act(images, state, prompts)
+            return np.repeat(np.where(state < 0, np.nan, state)[:, None], 3, axis=1)
+
+    watcher, publisher = PolicyWatcher(tmp_path, Echo, inference), Publisher(tmp_path)
+    publish(publisher, 1)
+    watcher.look()
+    assert answer(inference, bad=[-1.0])["bad"][0].kind == "PolicyError"
+    publish(publisher, 2)
+    watcher.look()
+    assert inference.policy_version == 2
+
+
 def test_a_policy_that_cannot_continue_a_chunk_is_not_taken_over(tmp_path, inference):
     class Stuck(Shapes):
         def act_on(self, lanes):
