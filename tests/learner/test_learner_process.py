@@ -143,7 +143,8 @@ def test_training_survives_sigkill_of_trainer_and_server(learner, demonstrations
         "algo.publish_every=5", "training.checkpoint_period=10",
     )  # fmt: skip
     with connected_actor(process, tmp_path / "spool") as (spool, client):
-        process.wait_until(lambda: process.status("server").get("policy_version", -1) >= 0)
+        process.wait_until(lambda: process.status("server").get("ready", False))
+        assert process.status("server")["policy_version"] >= 0
         assert client.act([observation()], timeout_s=10)[0].actions.shape == (4, 3)
         for number, outcome in enumerate((Outcome.SUCCESS, Outcome.FAILURE)):
             record(spool, number, outcome)
