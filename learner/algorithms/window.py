@@ -3,7 +3,7 @@
 import numpy as np
 
 from learner.replay.reader import ReplayDataset
-from learner.replay.views import newest_steps
+from learner.replay.views import sampling_window
 from serl_launcher.config.dataset import DatasetConfig
 
 
@@ -24,7 +24,7 @@ class WholeWindow:
 
     def online_weights(self, replay: ReplayDataset) -> np.ndarray:
         """Returns 1 for every step of the sampling window, float64 [N]: critics learn from failures, too."""
-        return newest_steps(replay, self._dataset.capacity)
+        return sampling_window(replay, self._dataset)
 
     def accepted(self, replay: ReplayDataset) -> np.ndarray:
         """Returns True for every episode, bool [E]."""

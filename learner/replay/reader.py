@@ -1,7 +1,7 @@
 """A LeRobot v3 dataset as replay: scalars in memory, images in place on disk, new episodes as they are sealed."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from learner.replay.columns import EpisodeTable, StepColumns, empty_tables, join, read_episodes
 from learner.replay.episode_rows import EpisodeRow, metadata_files, read_episode_rows, read_prompts
 from learner.replay.image_files import ImageFiles
+from learner.replay.pins import PinFile, named
 from learner.replay.targets import Targets
 from learner.replay.video_files import VideoFiles, picture_shape
 from serl_launcher.allocator import give_back_freed_memory
@@ -20,6 +21,7 @@ from serl_launcher.datasets import features
 from serl_launcher.datasets.layout import DatasetLayout, read_info
 from serl_launcher.datasets.tables import column_values
 from serl_launcher.errors import DatasetError, ProtocolError
+from serl_launcher.files import file_identity
 from serl_launcher.images import decode_image
 from serl_launcher.specs import RobotSpec
 from serl_launcher.types import Outcome
@@ -31,8 +33,6 @@ _EPISODES_AT_ONCE = 512
 
 _LARGE_SCAN = 50
 """Episodes whose scan leaves so much freed memory behind that it is given back."""
-
-_Identity = tuple[int, int, int]
 
 
 class ReplayDataset:
@@ -78,8 +78,9 @@ class ReplayDataset:
         self._videos: VideoFiles | None = None
         self._final_rows: dict[Path, dict[str, int]] = {}
         self._final_states: dict[Path, np.ndarray] = {}
-        self._info_identity: _Identity | None = None
-        self._metadata: dict[Path, _Identity] = {}
+        self._info_identity: tuple[int, int, int] | None = None
+        self._metadata: dict[Path, tuple[int, int, int]] = {}
+        self._pins = PinFile(root)
         self.refresh()
 
     @property
@@ -103,14 +104,22 @@ class ReplayDataset:
         return tuple(self.image_shapes)
 
     def refresh(self) -> bool:
-        """Reads episodes that were added or relabelled; returns whether there were any. Cheap when there were none.
+        """Reads episodes that were added, relabelled or pinned; returns whether any were. Costs two stats otherwise.
 
         Raises:
             DatasetError: A file is damaged, or the dataset lost episodes.
         """
-        identity = _identity(self._layout.info)
-        if identity is None or identity == self._info_identity:
-            return False
+        has_changed = self._pins.refresh()
+        identity = file_identity(self._layout.info)
+        if identity is not None and identity != self._info_identity:
+            self._read()
+            self._info_identity = identity
+            has_changed = True
+        self.revision += has_changed
+        return has_changed
+
+    def _read(self) -> None:
+        """Reads what info.json counts and is not known yet."""
         info = read_info(self.root, versions=("v3.", "v2."))
         total = int(info["total_episodes"])
         if total < self.num_episodes:
@@ -121,7 +130,7 @@ class ReplayDataset:
         changed = {
             path: seen
             for path in metadata_files(self.root, info)
-            if (seen := _identity(path)) != self._metadata.get(path)
+            if (seen := file_identity(path)) != self._metadata.get(path)
         }
         found = {path: read_episode_rows(path, info, self._video_features) for path in changed}
         rows = [row for read in found.values() for row in read if row.episode_index < total]
@@ -131,9 +140,6 @@ class ReplayDataset:
         # A metadata file may run ahead of info.json, which is written last: it is read again when info.json counts it.
         is_counted = {path: all(row.episode_index < total for row in read) for path, read in found.items()}
         self._metadata |= {path: seen for path, seen in changed.items() if seen is not None and is_counted[path]}
-        self._info_identity = identity
-        self.revision += 1
-        return True
 
     def image(self, step: int, camera: str, out: np.ndarray | None = None) -> np.ndarray:
         """Returns what a camera saw at a step, uint8 `image_shapes[camera]`; in `out`, contiguous, where given.
@@ -205,6 +211,13 @@ class ReplayDataset:
         """Returns the id of an episode; empty in datasets that hiors did not write."""
         return self._rows[episode].episode_id
 
+    def is_pinned(self, pinned: Iterable[str]) -> np.ndarray:
+        """Returns which episodes the dataset's own pins or these name, by number or id, bool [E]."""
+        names = self._pins.names | named(pinned)
+        if not names:
+            return np.zeros(self.num_episodes, bool)
+        return np.array([row.episode_id in names or str(row.episode_index) in names for row in self._rows], bool)
+
     def _feature(self, camera: str) -> str:
         if camera not in self._image_features:
             raise DatasetError(f"{self.root} has no camera {camera!r}; it has {list(self._image_features)}.")
@@ -265,15 +278,6 @@ class ReplayDataset:
                 self._rows[row.episode_index] = row
                 self.episodes.outcome[row.episode_index] = Outcome(row.outcome)
                 self._images.forget(self._data_files[row.episode_index])
-
-
-def _identity(path: Path) -> _Identity | None:
-    """Returns what changes when a file is replaced; None where there is none."""
-    try:
-        status = path.stat()
-    except FileNotFoundError:
-        return None
-    return status.st_ino, status.st_mtime_ns, status.st_size
 
 
 def final_observation_file(data_file: Path) -> Path:

@@ -62,11 +62,35 @@ def all_steps(dataset: ReplayDataset) -> np.ndarray:
     return np.ones(dataset.num_steps)
 
 
-def newest_steps(dataset: ReplayDataset, capacity: int) -> np.ndarray:
-    """Returns 1 for each of the newest `capacity` steps, the sampling window, and 0 for older ones, float64 [N]."""
+def sampling_window(dataset: ReplayDataset, config: DatasetConfig) -> np.ndarray:
+    """Returns 1 for each of the newest `config.capacity` steps and of pinned episodes, 0 for others, float64 [N]."""
+    num_older = max(0, dataset.num_steps - config.capacity)
     weights = np.ones(dataset.num_steps)
-    weights[: max(0, dataset.num_steps - capacity)] = 0.0
+    if num_older:
+        weights[:num_older] = dataset.is_pinned(config.pinned)[dataset.steps.episode[:num_older]]
     return weights
+
+
+def successful_steps(dataset: ReplayDataset) -> np.ndarray:
+    """Returns the steps of successful episodes, bool [N]."""
+    return (dataset.episodes.outcome == Outcome.SUCCESS)[dataset.steps.episode]
+
+
+def intervention_steps(dataset: ReplayDataset) -> np.ndarray:
+    """Returns the steps that somebody else commanded in an episode of the policy, bool [N]."""
+    steps = dataset.steps
+    return (steps.source != Source.POLICY) & dataset.episodes.has_policy_steps[steps.episode]
+
+
+ONLINE_VIEWS: dict[str, StepWeights] = {
+    "all": all_steps, "successful": successful_steps, "interventions": intervention_steps,
+}  # fmt: skip
+"""Views of the replay, by their name in `dataset.mixture`."""
+
+
+def among(view: StepWeights, weigh: StepWeights) -> StepWeights:
+    """Returns the rule `weigh` where `view` is not 0, and 0 elsewhere."""
+    return lambda dataset: weigh(dataset) * (view(dataset) > 0)
 
 
 def demonstrations(config: DatasetConfig, *, horizon: int) -> StepWeights:
@@ -99,7 +123,7 @@ def accepted_steps(
         lead = round(config.weights.pre_intervention_s * (control_hz or dataset.control_hz))
         weights = intervention_weights(episodes, steps, config.weights, lead=lead)
         weights *= is_accepted[steps.episode]
-        weights *= newest_steps(dataset, config.capacity)
+        weights *= sampling_window(dataset, config)
         weights *= is_at_varied_rate(steps, stride=config.policy_stride)
         return weights * moving(dataset)
 

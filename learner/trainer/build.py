@@ -1,7 +1,6 @@
 """Puts a trainer together from its configuration: fresh, or where a checkpoint left it."""
 
 import logging
-from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
@@ -10,12 +9,9 @@ import torch
 
 from learner.algorithms.build import build_algorithm, recipe_of
 from learner.algorithms.interfaces import Algorithm
-from learner.replay.chunks import ChunkSampler
-from learner.replay.held_out import HeldOut, drawn_only
-from learner.replay.mixture import Mixture, MixtureSource
+from learner.replay.held_out import HeldOut
+from learner.replay.mixture import Mixture
 from learner.replay.reader import ReplayDataset
-from learner.replay.views import StepWeights, View
-from learner.replay.views import demonstrations as demonstrations_rule
 from learner.trainer.best import score_of
 from learner.trainer.checkpoints import Checkpoints, policy_of, read_state
 from learner.trainer.feed import DataFeed
@@ -24,13 +20,12 @@ from learner.trainer.loop import Trainer
 from learner.trainer.outputs import Outputs
 from learner.trainer.progress import Progress
 from learner.trainer.ranks import Ranks
+from learner.trainer.sources import build_mixture
 from serl_launcher import publication
 from serl_launcher.config import RunConfig
 from serl_launcher.datasets.layout import dataset_path
-from serl_launcher.errors import CheckpointError, ConfigError
+from serl_launcher.errors import CheckpointError
 from serl_launcher.metrics import MetricSink
-from serl_launcher.policies import Pi0Policy
-from serl_launcher.policies.gaussian import GaussianPolicy
 from serl_launcher.publication import Publisher
 from serl_launcher.run_directory import RunDirectory
 from serl_launcher.specs import RobotSpec
@@ -56,10 +51,13 @@ def build_trainer(config: RunConfig) -> Trainer:
     newest = checkpoints.newest()
     _check_same(ranks, newest)
     recipe = recipe_of(config)
+    part = (ranks.number, ranks.count)
     policy = recipe.start(config, [*demonstrations, replay]) if newest is None else recipe.load(policy_of(newest))
-    algorithm = build_algorithm(config, policy, accelerator, seed=config.seed, part=(ranks.number, ranks.count))
+    algorithm = build_algorithm(config, policy, accelerator, seed=config.seed, part=part)
     checkpoints.about = _about(config, policy.spec)
-    mixture = _mixture(config, algorithm, policy, demonstrations=demonstrations, replay=replay, ranks=ranks)
+    mixture = build_mixture(
+        config, algorithm, policy.spec.camera_names, demonstrations=demonstrations, replay=replay, part=part
+    )
     progress = Progress()
     if newest is not None:
         state = read_state(newest)
@@ -84,54 +82,6 @@ def _check_same(ranks: Ranks, newest: Path | None) -> None:
             f"Expected the same checkpoint on every machine, found updates {lowest} to {highest} (-1: none). Put "
             "output_dir on a disk that all of them see, or copy the directory `checkpoints` from the first one."
         )
-
-
-def _mixture(
-    config: RunConfig, algorithm: Algorithm, policy: Pi0Policy | GaussianPolicy, *,
-    demonstrations: Sequence[ReplayDataset],
-    replay: ReplayDataset, ranks: Ranks,
-) -> Mixture:  # fmt: skip
-    """Returns the sources of a batch: every demonstration dataset by its size, and the online steps."""
-    offline = algorithm.offline_fraction if demonstrations else 0.0
-    num_offline_steps = sum(dataset.num_steps for dataset in demonstrations)
-
-    wanted = algorithm.sampling
-    if wanted.with_next and config.dataset.label != "commanded":
-        raise ConfigError(
-            f"algo={config.algo.name} has critics, which judge what was commanded: set dataset.label=commanded, got "
-            f"{config.dataset.label!r}."
-        )
-
-    def source(name: str, dataset: ReplayDataset, rule: StepWeights, fraction: float) -> MixtureSource:
-        sampler = ChunkSampler(
-            dataset, horizon=wanted.horizon, cameras=policy.spec.camera_names, discount=wanted.discount,
-            with_next=wanted.with_next, return_horizon=wanted.return_horizon,
-            rewards_from_labels=wanted.rewards_from_labels,
-        )  # fmt: skip
-        view = View(dataset, drawn_only(rule, config.dataset.held_out_fraction))
-        return MixtureSource(name=name, view=view, sampler=sampler, fraction=fraction, rule=rule)
-
-    rule = demonstrations_rule(config.dataset, horizon=wanted.horizon)
-    sources = [
-        source(f"demonstrations/{number}", dataset, rule, offline * dataset.num_steps / num_offline_steps)
-        for number, dataset in enumerate(demonstrations)
-        if offline and dataset.num_steps
-    ]
-    for demonstrated in sources:
-        if not demonstrated.view.num_steps:
-            raise ConfigError(
-                f"No step of the demonstrations in {demonstrated.view.dataset.root} can be learned from: their "
-                "episodes failed, or move no joint by more than "
-                f"dataset.noop_threshold={config.dataset.noop_threshold}."
-            )
-    if offline < 1 and algorithm.learns_online:
-        sources.append(source("online", replay, algorithm.online_weights, 1 - offline))
-    if not sources:
-        raise ConfigError(
-            f"algo={config.algo.name} has nothing to learn from: set dataset.repo_id to demonstrations with steps."
-        )
-    # Every rank draws the whole batch and assembles its share.
-    return Mixture(sources, config.algo.batch_size, config.seed, part=(ranks.number, ranks.count))
 
 
 def _about(config: RunConfig, spec: RobotSpec) -> bytes:

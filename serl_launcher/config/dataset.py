@@ -1,8 +1,12 @@
 """Settings of the replay dataset and of what is sampled from it."""
 
+import math
 from dataclasses import dataclass, field
 
 from serl_launcher.errors import ConfigError
+
+VIEWS = ("demonstrations", "all", "successful", "interventions")
+"""What `dataset.mixture` may name."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -26,8 +30,15 @@ class DatasetConfig:
     """Demonstration datasets: directories, or names below HF_LEROBOT_HOME."""
     capacity: int = 200_000
     """Sampling window: the newest steps that are drawn. Older ones stay on disk."""
+    pinned: list[str] = field(default_factory=list)
+    """Episodes that stay in the sampling window however old they are: numbers, ids, or @FILE with one a line. More can
+    be pinned while a learner runs: python -m tools.replay pin."""
     offline_fraction: float = 0.5
     """Share of each batch from the demonstrations, exact; the rest is online."""
+    mixture: dict[str, float] = field(default_factory=dict)
+    """Share of each batch by view, exact, in place of `offline_fraction`: `demonstrations`; of the online steps that
+    the algorithm learns from `all`, those of `successful` episodes, or `interventions`, what a person commanded in an
+    episode of the policy. While a view is empty the others take its share. {}: demonstrations and all."""
     held_out_fraction: float = 0.0
     """Share of the episodes of every source that is never drawn, but measured (training.held_out_period)."""
     label: str = "commanded"
@@ -51,3 +62,9 @@ class DatasetConfig:
             raise ConfigError(f"dataset.label must be 'commanded' or 'measured', got {self.label!r}.")
         if self.policy_stride < 1:
             raise ConfigError(f"dataset.policy_stride must be 1 or more, got {self.policy_stride}.")
+        unknown = sorted(set(self.mixture) - set(VIEWS))
+        if unknown:
+            raise ConfigError(f"dataset.mixture may name {', '.join(VIEWS)}, got {', '.join(map(repr, unknown))}.")
+        shares = list(self.mixture.values())
+        if shares and not (min(shares) > 0 and math.isclose(sum(shares), 1.0, abs_tol=1e-6)):
+            raise ConfigError(f"dataset.mixture must have positive shares that sum to 1, got {self.mixture}.")

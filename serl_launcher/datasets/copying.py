@@ -93,6 +93,8 @@ def _finish(layout: DatasetLayout, source: DatasetLayout, info: dict) -> None:
     """Writes what concerns the whole dataset; info.json last, when everything else is on disk."""
     layout.tasks.write_bytes(source.tasks.read_bytes())
     write_atomic(layout.robot_spec, source.robot_spec.read_bytes())
+    if source.pinned.exists():
+        write_atomic(layout.pinned, source.pinned.read_bytes())
     statistics = to_lists(aggregate_rows(layout, info["total_episodes"]))
     write_atomic(layout.stats, msgspec.json.format(msgspec.json.encode(statistics), indent=4))
     sync_file(layout.tasks)

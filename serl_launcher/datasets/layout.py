@@ -2,6 +2,7 @@
 
 meta/info.json                              counts and features; written last, so that it vouches for the rest
 meta/robot_spec.json                        the robot (ours; LeRobot ignores it)
+meta/pinned.txt                             episodes that stay in the sampling window (ours; where there are any)
 meta/stats.json  meta/tasks.parquet
 meta/episodes/chunk-000/file-000.parquet    one row per episode, many rows
 data/chunk-000/file-000.parquet             steps of one episode, of several after tools.replay compact; images inside
@@ -63,6 +64,11 @@ class DatasetLayout:
     def robot_spec(self) -> Path:
         """The robot that recorded the dataset."""
         return self.root / "meta" / "robot_spec.json"
+
+    @property
+    def pinned(self) -> Path:
+        """Ids of the episodes that stay in the sampling window, one a line (ours; LeRobot ignores it)."""
+        return self.root / "meta" / "pinned.txt"
 
     @property
     def episodes(self) -> Path:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from learner.replay.pins import PinFile
 from learner.replay.reader import ReplayDataset
 from serl_launcher.datasets.copying import copy_episodes
 from serl_launcher.datasets.layout import dataset_path, read_info
@@ -97,21 +98,30 @@ def prune_command(chosen: argparse.Namespace, root: Path) -> int:
     return 0
 
 
+def pin_command(chosen: argparse.Namespace, root: Path) -> int:
+    """Keeps episodes in the sampling window, also while a learner runs; says which ones are kept."""
+    dataset = ReplayDataset(root)
+    wanted = {dataset.episode_id(_episode(dataset, name)) for name in chosen.episode}
+    pins = PinFile(root)
+    pins.refresh()
+    if wanted:
+        pins.write(pins.names - wanted if chosen.remove else pins.names | wanted)
+    _say(f"{root}: pinned are {np.flatnonzero(ReplayDataset(root).is_pinned(())).tolist()}.")
+    return 0
+
+
 def relabel_command(chosen: argparse.Namespace, root: Path) -> int:
     """Corrects the label of one episode."""
     dataset = ReplayDataset(root)
-    ids = [dataset.episode_id(episode) for episode in range(dataset.num_episodes)]
-    index = int(chosen.episode) if chosen.episode.isdecimal() else -1
-    episode_id = ids[index] if 0 <= index < len(ids) else chosen.episode
-    if episode_id not in ids or dataset.spec is None:
-        raise DatasetError(f"Expected an episode of {root} (0 to {len(ids) - 1}, or an id), got {chosen.episode!r}.")
-    before = dataset.episodes.outcome[ids.index(episode_id)]
-    _say(f"{root}: episode {ids.index(episode_id)} ({episode_id}) is {before}, to be {chosen.outcome}.")
+    episode = _episode(dataset, chosen.episode)
+    episode_id = dataset.episode_id(episode)
+    assert dataset.spec is not None, "checked with the episode"
+    _say(f"{root}: episode {episode} ({episode_id}) is {dataset.episodes.outcome[episode]}, to be {chosen.outcome}.")
     if _is_wanted(chosen):
         label = EpisodeLabelled(episode_id, Outcome(chosen.outcome), chosen.by, chosen.time)
         with no_learner(root), closing(DatasetWriter(root, dataset.spec)) as writer:
             writer.relabel(episode_id, label)
-        _say(f"Episode {ids.index(episode_id)} is {chosen.outcome} now, by {chosen.by}.")
+        _say(f"Episode {episode} is {chosen.outcome} now, by {chosen.by}.")
     return 0
 
 
@@ -144,6 +154,18 @@ def export_command(chosen: argparse.Namespace, root: Path) -> int:
     unfinished.rename(target)
     _say(f"{target}: {len(indices)} of {dataset.num_episodes} episodes, {num_steps} steps.")
     return 0
+
+
+def _episode(dataset: ReplayDataset, name: str) -> int:
+    """Returns the number of an episode of a dataset of ours, given by number or id."""
+    ids = [dataset.episode_id(episode) for episode in range(dataset.num_episodes)]
+    if dataset.spec is None:
+        raise DatasetError(f"Expected a dataset that hiors wrote in {dataset.root}; the episodes of others have no id.")
+    if name in ids:
+        return ids.index(name)
+    if not name.isdecimal() or int(name) >= len(ids):
+        raise DatasetError(f"Expected an episode of {dataset.root} (0 to {len(ids) - 1}, or an id), got {name!r}.")
+    return int(name)
 
 
 def _is_wanted(chosen: argparse.Namespace) -> bool:
@@ -179,6 +201,9 @@ def _parser() -> argparse.ArgumentParser:
     outcomes = [str(outcome) for outcome in Outcome]
     prune.add_argument("--outcome", nargs="+", choices=outcomes, default=[], help="leave out episodes labelled so")
     prune.add_argument("--newest", type=int, help="leave out episodes that end before the newest N steps begin")
+    pin = command("pin", pin_command)
+    pin.add_argument("episode", nargs="*", help="its index or its id; none: only say which ones are pinned")
+    pin.add_argument("--remove", action="store_true", help="no longer keep them")
     relabel = command("relabel", relabel_command, is_changing=True)
     relabel.add_argument("episode", help="its index or its id")
     relabel.add_argument("outcome", choices=outcomes)

@@ -5,6 +5,7 @@ import pytest
 
 from learner.replay.reader import ReplayDataset
 from learner.replay.views import (
+    ONLINE_VIEWS,
     MovingSteps,
     View,
     accepted,
@@ -12,14 +13,16 @@ from learner.replay.views import (
     all_steps,
     demonstrations,
     is_moving,
+    sampling_window,
     scores,
 )
-from serl_launcher.config.dataset import DatasetConfig, SamplingWeights
+from serl_launcher.config.dataset import VIEWS, DatasetConfig, SamplingWeights
 from serl_launcher.datasets.writer import DatasetWriter
 from serl_launcher.errors import ConfigError, DatasetError
 from serl_launcher.events import EpisodeLabelled
 from serl_launcher.types import Outcome, Source
 from tests.recorded_episodes import make_episode, robot
+from tools.replay.__main__ import main
 
 SPEC = robot(size=8, cameras=1)
 P, H = Source.POLICY, Source.HUMAN
@@ -91,6 +94,44 @@ def test_an_episode_of_a_person_alone_has_no_interventions(tmp_path: Path) -> No
 def test_only_the_newest_steps_are_drawn_beyond_the_capacity(tmp_path: Path) -> None:
     _, dataset = write(tmp_path, {"length": 3}, {"length": 3})
     assert weights_of(dataset, DatasetConfig(capacity=4)) == [0, 0, 1, 1, 1, 1]
+
+
+@pytest.mark.parametrize("pinned", [["0"], ["a-1-0"]])
+def test_pinned_episodes_stay_in_the_sampling_window(tmp_path: Path, pinned: list[str]) -> None:
+    _, dataset = write(tmp_path, {"length": 2}, {"length": 2}, {"length": 2})
+    assert weights_of(dataset, DatasetConfig(capacity=2, pinned=pinned)) == [1, 1, 0, 0, 1, 1]
+
+
+def test_pins_are_read_from_a_file(tmp_path: Path) -> None:
+    _, dataset = write(tmp_path / "replay", {"length": 2}, {"length": 2}, {"length": 2})
+    config = DatasetConfig(capacity=2, pinned=[f"@{tmp_path / 'pins'}"])
+    with pytest.raises(ConfigError, match="one episode a line"):
+        weights_of(dataset, config)
+    (tmp_path / "pins").write_text("1\n\na-1-0\n")
+    assert weights_of(dataset, config) == [1] * 6
+
+
+def test_episodes_are_pinned_while_the_dataset_is_read(tmp_path: Path) -> None:
+    _, dataset = write(tmp_path, {"length": 2}, {"length": 2}, {"length": 2})
+    view = View(dataset, lambda each: sampling_window(each, DatasetConfig(capacity=2)))
+    assert view.num_steps == 2
+    assert main(["pin", str(tmp_path), "0", "a-1-1"]) == 0
+    assert dataset.refresh()
+    assert not dataset.refresh()
+    assert view.num_steps == 6
+    assert main(["pin", str(tmp_path), "1", "--remove"]) == 0
+    assert dataset.refresh()
+    assert np.flatnonzero(sampling_window(dataset, DatasetConfig(capacity=2))).tolist() == [0, 1, 4, 5]
+
+
+def test_the_views_of_the_replay(tmp_path: Path) -> None:
+    _, dataset = write(
+        tmp_path, {"length": 3, "sources": [P, H, P]}, {"length": 2, "outcome": Outcome.FAILURE, "sources": [P, H]},
+        {"length": 2, "sources": [H, H]},
+    )  # fmt: skip
+    assert {"demonstrations", *ONLINE_VIEWS} == set(VIEWS)
+    found = {name: np.flatnonzero(view(dataset)).tolist() for name, view in ONLINE_VIEWS.items()}
+    assert found == {"all": list(range(7)), "successful": [0, 1, 2, 5, 6], "interventions": [1, 4]}
 
 
 def test_demonstrations_that_failed_are_left_out(tmp_path: Path) -> None:
