@@ -42,8 +42,7 @@ class Mixture:
     ) -> None:
         """Draws batches of `batch_size` samples; raises ValueError where no source has a positive fraction.
 
-        Of `part` = (number, count), only every count-th sample is assembled, from `number` on: ranks with the same seed
-        draw the same batch and share it.
+        Of `part` = (number, count), only every count-th sample is assembled, from `number` on: ranks share a batch.
         """
         if batch_size < 1 or sum(source.fraction for source in sources) <= 0:
             raise ValueError(
@@ -93,9 +92,13 @@ class Mixture:
         Raises:
             DatasetError: Every source is empty, or an image is damaged.
         """
-        drawn = self._own(self.draw())
+        return self.assemble(self.draw())
+
+    def assemble(self, drawn: list[np.ndarray]) -> Batch:
+        """Returns the samples of a drawn batch, or of the part of it that is this rank's; see `sample`."""
+        own = self._own(drawn)
         return concatenate(
-            [source.sampler.sample(steps) for source, steps in zip(self.sources, drawn, strict=True) if len(steps)]
+            [source.sampler.sample(steps) for source, steps in zip(self.sources, own, strict=True) if len(steps)]
         )
 
     def _own(self, drawn: list[np.ndarray]) -> list[np.ndarray]:

@@ -66,7 +66,8 @@ def build_trainer(config: RunConfig) -> Trainer:
         progress.seconds_trained = state.seconds_trained
         progress.load_counters(state.counters)
         logger.info("Continuing from checkpoint %s.", newest)
-    feed = DataFeed(mixture, replay, algorithm, held_out=_held_out(config, mixture) if ranks.is_first else None)
+    held_out = _held_out(config, mixture) if ranks.is_first else None
+    feed = DataFeed(mixture, replay, algorithm, ranks=ranks, held_out=held_out)
     outputs = _outputs(config, run, checkpoints) if ranks.is_first else None
     return Trainer(
         config, algorithm, feed=feed, ranks=ranks, outputs=outputs, progress=progress,

@@ -1,10 +1,24 @@
-"""Batches, drawn ahead of the updates in a thread of its own, which also follows the growing replay."""
+"""Batches, drawn ahead of the updates in a thread of its own, which also follows the growing replay.
+
+The thread looks at the replay before each draw: a sealed or relabelled episode is in the first batch that is drawn
+afterwards. The NUM_AHEAD + 1 batches that were drawn before are still learned from; drawing them anew would cost their
+pictures once more.
+
+    rank 0:   look, draw -> steps -> assemble its part -> update
+                             | one batch ahead, from main thread to main thread
+    others:                  +-----> assemble their part -> update
+
+Only rank 0 draws. Were each to draw for itself, ranks that see a new episode or label at different moments would
+share a batch that nobody drew.
+"""
 
 import logging
 import queue
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -14,13 +28,18 @@ from learner.replay.batch import Batch
 from learner.replay.held_out import HeldOut
 from learner.replay.mixture import Mixture
 from learner.replay.reader import ReplayDataset
+from learner.trainer.ranks import Ranks
+from serl_launcher.errors import DatasetError
 
 logger = logging.getLogger(__name__)
 
 NUM_AHEAD = 2
 """Batches that wait for an update."""
-REFRESH_S = 0.5
 _PATIENCE_S = 0.2
+_LATE_S = 60.0
+"""How much later than rank 0 another machine may see an episode."""
+
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -46,16 +65,22 @@ class DataFeed:
     """Draws batches from demonstrations and replay; only its thread touches the datasets."""
 
     def __init__(
-        self, mixture: Mixture, replay: ReplayDataset, algorithm: Algorithm, *, held_out: HeldOut | None = None
-    ) -> None:
+        self, mixture: Mixture, replay: ReplayDataset, algorithm: Algorithm, *, ranks: Ranks,
+        held_out: HeldOut | None = None,
+    ) -> None:  # fmt: skip
         """Prepares the thread; `mixture` draws from `replay`, which grows, and from demonstrations."""
+        self._ranks = ranks
+        self._to_share: queue.SimpleQueue[np.ndarray] = queue.SimpleQueue()
+        self._shared: queue.SimpleQueue[np.ndarray] = queue.SimpleQueue()
+        self._num_shared = 0
+        self._num_taken = 0
         self._held_out = held_out
         self._mixture = mixture
         self._replay = replay
         self._algorithm = algorithm
         self._drawn: queue.Queue[Drawn] = queue.Queue(NUM_AHEAD)
         self._worker = Worker("feed", self._work)
-        self._refresh_at = 0.0
+        self._revision = -1
         self.counts = OnlineCounts()
         self.held_out: Batch | None = None
         """Samples to measure, not to learn from; None where there are none (yet)."""
@@ -78,25 +103,44 @@ class DataFeed:
         self._worker.check()
 
     def next(self) -> Batch:
-        """Returns the next batch; blocks until there is one. Raises HiorsError where the thread failed."""
+        """Returns the next batch; blocks until there is one. Every rank calls it, or none.
+
+        Raises:
+            HiorsError: The thread failed.
+        """
+        while self._ranks.count > 1 and self._num_shared <= self._num_taken + 1:
+            self._share_steps()
+        drawn = self._wait_for(self._drawn)
+        self._num_taken += 1
+        self.mixture_state = drawn.mixture_state
+        return drawn.batch
+
+    def _share_steps(self) -> None:
+        """Tells the other ranks which steps rank 0 drew for a batch; they assemble it during the update before."""
+        if self._ranks.is_first:
+            self._ranks.share(self._wait_for(self._to_share))
+        else:
+            self._shared.put(
+                self._ranks.share(np.zeros(len(self._mixture.sources) + self._mixture.batch_size, np.int64))
+            )
+        self._num_shared += 1
+
+    def _wait_for(self, items: queue.Queue[Item] | queue.SimpleQueue[Item]) -> Item:
         while True:
             self._worker.check()
             try:
-                drawn = self._drawn.get(timeout=_PATIENCE_S)
+                return items.get(timeout=_PATIENCE_S)
             except queue.Empty:
                 continue
-            self.mixture_state = drawn.mixture_state
-            return drawn.batch
 
     def _work(self, stop: threading.Event) -> None:
+        draw = self._draw if self._ranks.is_first else self._follow
         drawn: Drawn | None = None
         while not stop.is_set():
-            if time.monotonic() >= self._refresh_at:
-                self._refresh()
-            if drawn is None and self.has_batches:
-                drawn = Drawn(batch=self._mixture.sample(), mixture_state=self._mixture.state_dict())
+            self._refresh()
             if drawn is None:
-                stop.wait(_PATIENCE_S)
+                drawn = draw(stop)
+            if drawn is None:
                 continue
             try:
                 self._drawn.put(drawn, timeout=_PATIENCE_S)
@@ -104,12 +148,47 @@ class DataFeed:
             except queue.Full:
                 continue
 
+    def _draw(self, stop: threading.Event) -> Drawn | None:
+        """Returns the next batch; None, after a while, where there is nothing to draw."""
+        if not self.has_batches:
+            stop.wait(_PATIENCE_S)
+            return None
+        steps = self._mixture.draw()
+        state = self._mixture.state_dict()
+        if self._ranks.count > 1:
+            self._to_share.put(np.concatenate([[len(each) for each in steps], *steps]))
+        return Drawn(batch=self._mixture.assemble(steps), mixture_state=state)
+
+    def _follow(self, stop: threading.Event) -> Drawn | None:
+        """Returns this rank's part of the next batch that rank 0 drew; None where it drew none for a while."""
+        try:
+            shared = self._shared.get(timeout=_PATIENCE_S)
+        except queue.Empty:
+            return None
+        num_sources = len(self._mixture.sources)
+        steps = np.split(shared[num_sources:], np.cumsum(shared[: num_sources - 1]))
+        deadline = time.monotonic() + _LATE_S
+        while not all(self._has_steps(steps)):
+            if stop.wait(_PATIENCE_S):
+                return None
+            if time.monotonic() > deadline:
+                raise DatasetError(
+                    f"Rank 0 drew steps that {self._replay.root} or the demonstrations do not have on this machine. "
+                    "Put them on a disk that all machines see."
+                )
+            self._refresh()
+        return Drawn(batch=self._mixture.assemble(steps), mixture_state=self.mixture_state)
+
+    def _has_steps(self, steps: list[np.ndarray]) -> Iterator[bool]:
+        for source, drawn in zip(self._mixture.sources, steps, strict=True):
+            yield not len(drawn) or int(drawn.max()) < source.view.dataset.num_steps
+
     def _refresh(self) -> None:
-        """Follows the replay; costs next to nothing while it did not change."""
-        self._refresh_at = time.monotonic() + REFRESH_S
-        is_first = self.counts.num_steps == 0
-        if not self._replay.refresh() and not is_first:
+        """Follows the replay; costs two stats while it did not change."""
+        self._replay.refresh()
+        if self._revision == self._replay.revision:
             return
+        self._revision = self._replay.revision
         held_out = None if self._held_out is None else self._held_out.refreshed()
         self.held_out = self.held_out if held_out is None else held_out
         accepted = self._algorithm.accepted(self._replay)

@@ -2,6 +2,7 @@
 
 from enum import IntEnum
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -49,6 +50,14 @@ class Ranks:
         shared = torch.tensor([int(verdict)], device=self._device)
         dist.broadcast(shared, src=0)
         return Verdict(int(shared.item()))
+
+    def share(self, numbers: np.ndarray) -> np.ndarray:
+        """Returns rank 0's numbers, int64, on every rank; the others' own ones only have to be as many."""
+        if self.count == 1:
+            return numbers
+        shared = torch.from_numpy(numbers).to(self._device)
+        dist.broadcast(shared, src=0)
+        return shared.cpu().numpy()
 
     def lowest_and_highest(self, number: int) -> tuple[int, int]:
         """Returns the extremes of what the ranks say; every rank calls it."""
