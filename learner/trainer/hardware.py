@@ -3,6 +3,7 @@
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -28,7 +29,8 @@ def build_hardware(config: RunConfig) -> tuple[Ranks, Accelerator]:
     accelerator = Accelerator(
         # With cpu=True accelerate would quietly leave DeepSpeed out.
         cpu=training.num_gpus == 0 and plugin is None,
-        mixed_precision=training.mixed_precision,
+        # DeepSpeed's engine has an autocast of its own.
+        mixed_precision=training.mixed_precision if plugin is None else "no",
         kwargs_handlers=[unused],
         deepspeed_plugin=plugin,
         # Micro-batches are ours to count, except in DeepSpeed's own bookkeeping.
@@ -65,10 +67,26 @@ def _deepspeed(config: RunConfig) -> DeepSpeedPlugin:
     )
     settings["gradient_accumulation_steps"] = training.gradient_accumulation_steps
     settings["gradient_clipping"] = config.algo.optimizer.max_grad_norm
-    for precision, key in (("bf16", "bf16"), ("fp16", "fp16")):
-        settings.setdefault(key, {})["enabled"] = training.mixed_precision == precision
+    _set_precision_(settings, training.mixed_precision)
     os.environ["ACCELERATE_USE_DEEPSPEED"] = "true"
     return DeepSpeedPlugin(hf_ds_config=settings)
+
+
+def _set_precision_(settings: dict[str, Any], mixed_precision: str) -> None:
+    """Makes DeepSpeed compute as accelerate does: weights, gradients and optimizer in float32, matrices in bfloat16.
+
+    Its own `bf16` would hold the weights in bfloat16, those of the published float32 list included.
+    """
+    if mixed_precision == "fp16":
+        raise ConfigError(
+            "training.deepspeed_config works with mixed_precision=bf16 or no, got 'fp16'. Use bf16, or leave "
+            "deepspeed_config out."
+        )
+    for key in ("bf16", "fp16"):
+        settings[key] = {"enabled": False}
+    if mixed_precision == "bf16":
+        # No module is named whose gradients may be summed over ranks in bfloat16.
+        settings["torch_autocast"] = {"enabled": True, "dtype": "bfloat16", "lower_precision_safe_modules": []}
 
 
 def _check_batch(config: RunConfig, num_ranks: int) -> None:

@@ -92,6 +92,13 @@ def test_two_ranks_of_zero_2_equal_one_without_it(sft, tokenizer_path, num_parts
     assert_close(train_in_ranks(sft, tokenizer_path, "zero", *zero), alone)
 
 
+def test_two_ranks_of_zero_2_in_bfloat16_equal_one_without_it(sft, tokenizer_path):
+    sft.config.training.mixed_precision = "bf16"
+    alone = train_alone(sft)
+    zero = ["training.deepspeed_config=config/zero2.json", "training.mixed_precision=bf16"]
+    assert_close(train_in_ranks(sft, tokenizer_path, "zero", *zero), alone, tolerance=1e-3)
+
+
 def test_another_number_of_ranks_continues_the_run(sft, tokenizer_path):
     whole = train_alone(sft)
     sft.config.unique_identifier, sft.config.algo.max_updates = "halves", 3
