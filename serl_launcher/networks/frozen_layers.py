@@ -164,9 +164,7 @@ class FrozenVision:
 
     def forward(self, images: Float[Tensor, "B C 3 h w"]) -> Float[Tensor, "B P D"]:
         """Returns the tokens of all cameras, one camera after the other."""
-        embeddings = self._tower.embeddings
-        patches = embeddings(images.flatten(0, 1).to(embeddings.patch_embedding.weight.dtype)).detach()
-        x = patches.to(self._dtype)
+        x = self._tower.embeddings(images.flatten(0, 1)).detach().to(self._dtype)
         for layer in self._layers:
             x = self._block(x, layer)
         tokens = F.linear(F.layer_norm(x, x.shape[-1:], *self._last, eps=1e-6), *self._projector)

@@ -17,6 +17,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from serl_launcher.config.policy import GemmaConfig
+from serl_launcher.networks.precision import uncast
 
 ROPE_MAX_WAVELENGTH = 10_000.0
 
@@ -65,7 +66,7 @@ class AdaptiveRMSNorm(nn.Module):
 
     def modulation(self, condition: Float[Tensor, "B *T E"]) -> Float[Tensor, "B T 3D"]:
         """Returns scale, shift and gate side by side; T is 1 for one condition per sample."""
-        modulation = self.dense(condition.to(self.dense.weight.dtype))
+        modulation = uncast(self.dense, condition)
         return modulation if modulation.dim() == 3 else modulation[:, None]
 
     def modulate(self, x_BTD: Float[Tensor, "B T D"], modulation: Float[Tensor, "B T 3D"]) -> Gated:

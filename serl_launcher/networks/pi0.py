@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from serl_launcher.config.policy import PolicyConfig
 from serl_launcher.networks.gemma import GemmaModel, KeyValue
+from serl_launcher.networks.precision import uncast
 from serl_launcher.networks.sampling import NetworkFlow, sample_euler
 from serl_launcher.networks.siglip import SiglipVisionTransformer
 from serl_launcher.networks.siglip import initialize_ as initialize_vision_
@@ -169,13 +170,13 @@ class Pi0(nn.Module):
             :, None
         ]
         output = expert(x_BTD, positions, mask, prefix.cache, suffix.condition)
-        return self.action_out_proj(output[:, suffix.num_context :].float()).float()
+        return uncast(self.action_out_proj, output[:, suffix.num_context :]).float()
 
     def embed_suffix(
         self, state: Float[Tensor, "B S"], x_t: Float[Tensor, "B H A"], time: Float[Tensor, " B"]
     ) -> Suffix:
         """Returns the action expert's tokens: the state's, then one per action with the time mixed in."""
-        tokens = torch.cat([self.state_proj(state)[:, None], self._embed_actions(x_t, time)], dim=1)
+        tokens = torch.cat([uncast(self.state_proj, state)[:, None], self._embed_actions(x_t, time)], dim=1)
         return Suffix(tokens, condition=None, num_context=1)
 
     def flow_error(
@@ -220,10 +221,10 @@ class Pi0(nn.Module):
         return actions.unflatten(0, (-1, num_draws))
 
     def _embed_actions(self, x_t: Float[Tensor, "B H A"], time: Float[Tensor, " B"]) -> Float[Tensor, "B H D"]:
-        actions = self.action_in_proj(x_t)
+        actions = uncast(self.action_in_proj, x_t)
         times = time_embedding(time, self.config.expert.width).to(actions.dtype)
         joined = torch.cat([actions, (times if times.dim() == 3 else times[:, None]).expand_as(actions)], dim=-1)
-        return self.action_time_mlp_out(F.silu(self.action_time_mlp_in(joined)))
+        return uncast(self.action_time_mlp_out, F.silu(uncast(self.action_time_mlp_in, joined)))
 
 
 def without_padding(inputs: ModelInputs) -> ModelInputs:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from serl_launcher.config.policy import PolicyConfig
 from serl_launcher.networks.pi0 import Pi0, Suffix, time_embedding
+from serl_launcher.networks.precision import uncast
 
 
 class Pi05(Pi0):
@@ -26,8 +27,8 @@ class Pi05(Pi0):
     ) -> Suffix:
         """Returns one token per action, and the condition; `state` is not used, for it stands in the prompt."""
         condition = self.time_condition(time_embedding(time, self.config.expert.width))
-        return Suffix(self.action_in_proj(x_t), condition=condition, num_context=0)
+        return Suffix(uncast(self.action_in_proj, x_t), condition=condition, num_context=0)
 
     def time_condition(self, embedded: Float[Tensor, "*B D"]) -> Float[Tensor, "*B D"]:
         """Returns the condition of the expert's norms for an embedded flow time."""
-        return F.silu(self.time_mlp_out(F.silu(self.time_mlp_in(embedded.to(self.time_mlp_in.weight.dtype)))))
+        return F.silu(uncast(self.time_mlp_out, F.silu(uncast(self.time_mlp_in, embedded))))

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from serl_launcher.config.policy import VisionConfig
+from serl_launcher.networks.precision import uncast
 
 
 class SiglipAttention(nn.Module):
@@ -73,7 +74,8 @@ class SiglipEmbeddings(nn.Module):
 
     def forward(self, images: Float[Tensor, "B 3 h w"]) -> Float[Tensor, "B N D"]:
         """Returns one token per patch, row by row."""
-        return self.patch_embedding(images).flatten(2).transpose(1, 2) + self.position_embedding.weight
+        patches = uncast(self.patch_embedding, images)
+        return patches.flatten(2).transpose(1, 2) + self.position_embedding.weight
 
 
 class SiglipEncoder(nn.Module):
@@ -104,8 +106,7 @@ class SiglipVisionTransformer(nn.Module):
 
         The embeddings may be kept in float32 while the blocks are in bfloat16.
         """
-        patches = self.embeddings(images.to(self.embeddings.patch_embedding.weight.dtype))
-        return self.post_layernorm(self.encoder(patches.to(self.post_layernorm.weight.dtype)))
+        return self.post_layernorm(self.encoder(self.embeddings(images).to(self.post_layernorm.weight.dtype)))
 
 
 def initialize_(tower: SiglipVisionTransformer) -> None:

@@ -5,7 +5,7 @@ import torch
 
 from serl_launcher.config.policy import PolicyConfig
 from serl_launcher.networks.build import build_network
-from serl_launcher.networks.precision import cast_
+from serl_launcher.networks.precision import cast_, parameter_dtype
 from tests.serl_launcher.networks.small import small_inputs, small_network
 
 
@@ -44,3 +44,15 @@ def test_training_under_autocast_keeps_float32_weights_and_gradients(name):
     error.mean().backward()
     assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
     assert {p.grad.dtype for p in network.parameters() if p.grad is not None} == {torch.float32}
+
+
+@pytest.mark.parametrize("name", ["pi0", "pi05"])
+def test_autocast_spares_what_the_published_list_keeps_in_float32(name):
+    network, computed_in = small_network(name), {}
+    for path, module in network.named_modules():
+        if isinstance(module, (torch.nn.Linear, torch.nn.Conv2d)):
+            module.register_forward_hook(lambda _, __, output, path=path: computed_in.update({path: output.dtype}))
+    with torch.autocast("cpu", torch.bfloat16):
+        network.flow_error(small_inputs(), torch.ones(3, 6, 4), torch.randn(3, 1, 6, 4), torch.rand(3, 1))
+    assert computed_in == {path: parameter_dtype(f"{path}.weight", torch.bfloat16) for path in computed_in}
+    assert sum(dtype == torch.float32 for dtype in computed_in.values()) == {"pi0": 6, "pi05": 5 + 2 * 3 + 1}[name]
