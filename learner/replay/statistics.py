@@ -1,18 +1,22 @@
 """Normalisation statistics of a policy's inputs and targets, from the scalar columns alone: no image is decoded.
 
+Every chunk counts, whatever the size of the dataset; memory is bounded.
+
 Legend: N steps, H chunk horizon, A action width, S state width.
 """
 
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 
 from learner.replay.chunks import chunk_steps
 from learner.replay.reader import ReplayDataset
 from serl_launcher.errors import DatasetError
+from serl_launcher.policies.exact_statistics import ExactStatistics
 
-MAX_CHUNKS = 50_000
-"""Of a larger dataset, as many evenly spaced chunks are used."""
+BLOCK_STEPS = 8192
+"""Chunks that are in memory at once."""
 
 
 def norm_stats(
@@ -35,36 +39,34 @@ def norm_stats(
     datasets = [dataset for dataset in datasets if dataset.num_steps]
     if not datasets:
         raise DatasetError("Expected at least one recorded step to compute normalisation statistics from, got none.")
-    stride = max(1, -(-sum(dataset.num_steps for dataset in datasets) // MAX_CHUNKS))
-    states = np.concatenate([dataset.steps.state for dataset in datasets])
-    actions = np.concatenate([_chunk_actions(dataset, horizon, delta_mask, stride) for dataset in datasets])
-    return {"state": _summary(states), "actions": _summary(actions)}
+    columns = datasets[0].steps
+    if delta_mask is not None and not len(delta_mask) == columns.action.shape[-1] == columns.state.shape[-1]:
+        raise ValueError(
+            f"Expected delta_mask, state and action of one width, got {len(delta_mask)}, {columns.state.shape[-1]} and "
+            f"{columns.action.shape[-1]}. Set policy.delta_actions=false for this robot."
+        )
+    states, actions = ExactStatistics(columns.state.shape[-1]), ExactStatistics(columns.action.shape[-1])
+    for is_first_pass in (True, False):
+        for dataset in datasets:
+            states.add(dataset.steps.state)
+            _add_chunks(actions, dataset, horizon, delta_mask)
+        if is_first_pass:
+            states.next_pass()
+            actions.next_pass()
+    return {"state": msgspec.structs.asdict(states.result()), "actions": msgspec.structs.asdict(actions.result())}
 
 
-def _chunk_actions(dataset: ReplayDataset, horizon: int, delta_mask: np.ndarray | None, stride: int) -> np.ndarray:
-    """Returns the real actions of every stride-th chunk, float32 [chunks * H or fewer, A]."""
+def _add_chunks(counted: ExactStatistics, dataset: ReplayDataset, horizon: int, delta_mask: np.ndarray | None) -> None:
+    """Counts the real actions of the chunk that begins at every step."""
     columns, episodes = dataset.steps, dataset.episodes
-    steps = np.arange(0, dataset.num_steps, stride)
-    episode = columns.episode[steps]
-    chunk, is_pad = chunk_steps(steps, episodes.first_step[episode] + episodes.length[episode] - 1, horizon)
-    actions = dataset.targets[chunk]
-    if delta_mask is not None:
-        mask = np.asarray(delta_mask, bool)
-        if not len(mask) == actions.shape[-1] == columns.state.shape[-1]:
-            raise ValueError(
-                f"Expected delta_mask, state and action of one width, got {len(mask)}, {columns.state.shape[-1]} and "
-                f"{actions.shape[-1]}. Set policy.delta_actions=false for this robot."
-            )
-        actions = actions - np.where(mask, columns.state[steps], 0.0).astype(np.float32)[:, None, :]
-    return actions[~is_pad]
-
-
-def _summary(values: np.ndarray) -> dict[str, list[float]]:
-    """Returns the statistics per column of float32 [rows, width]."""
-    q01, q99 = np.quantile(values, [0.01, 0.99], axis=0)
-    return {
-        "mean": values.mean(axis=0, dtype=np.float64).tolist(),
-        "std": values.std(axis=0, dtype=np.float64).tolist(),
-        "q01": q01.astype(np.float64).tolist(),
-        "q99": q99.astype(np.float64).tolist(),
-    }
+    if delta_mask is None:
+        # The action at place p of its episode is in the chunks that begin at p, p - 1, ... p - horizon + 1.
+        place = np.arange(dataset.num_steps) - episodes.first_step[columns.episode]
+        counted.add(dataset.targets, np.minimum(place + 1, horizon))
+        return
+    for begin in range(0, dataset.num_steps, BLOCK_STEPS):
+        steps = np.arange(begin, min(begin + BLOCK_STEPS, dataset.num_steps))
+        episode = columns.episode[steps]
+        chunk, is_pad = chunk_steps(steps, episodes.first_step[episode] + episodes.length[episode] - 1, horizon)
+        first_state = np.where(delta_mask, columns.state[steps], 0.0).astype(np.float32)
+        counted.add((dataset.targets[chunk] - first_state[:, None, :])[~is_pad])

@@ -39,6 +39,24 @@ def test_delta_dimensions_are_relative_to_the_state_of_the_chunk_s_first_tick(da
     np.testing.assert_allclose(stats["state"]["mean"], states.mean(axis=0))
 
 
+@pytest.mark.parametrize("mask", [None, np.array([False, True, False])])
+def test_every_chunk_counts_however_large_the_dataset(tmp_path: Path, monkeypatch, mask) -> None:
+    monkeypatch.setattr("learner.replay.statistics.BLOCK_STEPS", 7)
+    writer = DatasetWriter(tmp_path, SPEC)
+    for number in range(3):
+        writer.append(make_episode(SPEC, number, 20 + number))
+    stats = norm_stats([ReplayDataset(tmp_path)], 3, mask)
+    actions = [
+        action_of(episode, step) - (0 if mask is None else np.where(mask, state_of(episode, first), 0))
+        for episode in range(3)
+        for first in range(20 + episode)
+        for step in range(first, min(first + 3, 20 + episode))
+    ]
+    for name, value in (("mean", np.mean(actions, 0)), ("std", np.std(actions, 0))):
+        np.testing.assert_allclose(stats["actions"][name], value, rtol=1e-5)
+    np.testing.assert_allclose(stats["actions"]["q01"], np.quantile(actions, 0.01, axis=0), rtol=1e-5)
+
+
 def test_several_datasets_count_by_their_steps(dataset: ReplayDataset, tmp_path: Path) -> None:
     once, twice = norm_stats([dataset], 2), norm_stats([dataset, dataset, ReplayDataset(tmp_path / "none")], 2)
     np.testing.assert_allclose(twice["actions"]["mean"], once["actions"]["mean"])
