@@ -62,7 +62,8 @@ class FrozenPi0:
         expert = network.paligemma_with_expert.gemma_expert.model
         self._network = network
         self._vision = FrozenVision(paligemma.vision_tower.vision_model, paligemma.multi_modal_projector.linear, dtype)
-        self._embedding = paligemma.language_model.embed_tokens.weight.detach()
+        embedding = paligemma.language_model.embed_tokens.weight.detach()
+        self._embedding = embedding if dtype is None else embedding.to(dtype)
         self._language = FrozenStream(paligemma.language_model, dtype)
         self._expert = FrozenStream(expert, dtype)
         self._action_out = _detached(network.action_out_proj)
@@ -146,12 +147,14 @@ class FrozenPi0:
         """Returns what depends on the time; tables of numbers are kept."""
         if isinstance(time, Tensor):
             return self._make_table(time)
-        if time not in self._times:
-            if len(self._times) >= _MAX_TIMES:
-                self._times.clear()
-            with torch.inference_mode(mode=False), torch.no_grad():
-                self._times[time] = self._make_table(torch.full((1,), time, device=self._embedding.device))
-        return self._times[time]
+        if time in self._times:
+            return self._times[time]
+        with torch.inference_mode(mode=False), torch.no_grad():
+            table = self._make_table(torch.full((1,), time, device=self._embedding.device))
+        # None is ever given up: a recorded CUDA graph reads the tables where they were.
+        if len(self._times) < _MAX_TIMES:
+            self._times[time] = table
+        return table
 
     def _make_table(self, time: Tensor) -> TimeTable:
         embedded = time_embedding(time, self.config.expert.width)

@@ -18,6 +18,7 @@ from serl_launcher.networks.chunking import ChunkUnderWay, ConditionedFlow, Guid
 from serl_launcher.networks.cuda_graph import GraphedSampler
 from serl_launcher.networks.frozen import FrozenPi0
 from serl_launcher.networks.pi0 import ModelInputs, Pi0
+from serl_launcher.networks.precision import cast_
 from serl_launcher.networks.sampling import Flow, NetworkFlow, sample_euler
 from serl_launcher.types import Unfinished
 
@@ -59,9 +60,12 @@ class FrozenSampler:
     """Runs the frozen form, through CUDA graphs or compiled where that is configured and possible."""
 
     def __init__(self, network: Pi0, config: ActingConfig) -> None:
-        """Freezes `network`, whose weights must not change any more."""
+        """Freezes `network`, whose weights must not change any more; in half precision it is cast itself."""
         dtype = torch.bfloat16 if config.precision == "bfloat16" else None
         self._frozen = FrozenPi0(network, dtype=dtype)
+        if dtype is not None:
+            # The frozen form has been made of the originals, which now only take memory.
+            cast_(network, dtype)
         self._frozen.prepare(network.config.num_steps)
         if config.compile:
             self._frozen.compile_()

@@ -94,6 +94,15 @@ def test_half_precision_stays_within_its_rounding(name):
     assert 0 < (half - expected).norm() / expected.norm() < 0.03
 
 
+def test_tables_stay_where_recorded_graphs_read_them(monkeypatch):
+    monkeypatch.setattr("serl_launcher.networks.frozen._MAX_TIMES", 2)
+    frozen = FrozenPi0(small_network())
+    kept = [frozen.time_table(time) for time in (1.0, 0.5)]
+    beyond = frozen.time_table(0.25)
+    assert [frozen.time_table(time) for time in (1.0, 0.5)] == kept
+    torch.testing.assert_close(frozen.time_table(0.25).bias, beyond.bias)
+
+
 def test_tables_of_a_sampler_are_made_once():
     frozen = FrozenPi0(small_network())
     frozen.prepare(4)

@@ -12,6 +12,7 @@ from serl_launcher.config.tuning import LoraConfig, TuningConfig
 from serl_launcher.errors import ConfigError
 from serl_launcher.networks.features import encode
 from serl_launcher.networks.frozen import FrozenPi0
+from serl_launcher.networks.precision import parameter_dtype
 from serl_launcher.policies import load_policy, save_policy
 from serl_launcher.types import Unfinished
 from tests.serl_launcher.policies.conftest import make_policy
@@ -58,6 +59,19 @@ def test_a_frozen_policy_acts_the_same(config, spec, tokenizer, batch):
         frozen.act(**batch, generator=generator()), plain.act(**batch, generator=generator()), rtol=1e-4, atol=1e-5
     )
     assert not any(parameter.requires_grad for parameter in frozen.parameters())
+
+
+def test_in_half_precision_the_originals_are_kept_once_and_the_published_list_in_float32(
+    config, spec, tokenizer, batch
+):
+    plain = make_policy(config, spec, tokenizer)
+    half = make_policy(
+        dataclasses.replace(config, acting=ActingConfig(precision="bfloat16")), spec, tokenizer
+    ).freeze_()
+    for name, parameter in half.network.named_parameters():
+        assert parameter.dtype == parameter_dtype(name, torch.bfloat16), name
+    acted, expected = (policy.act(**batch, generator=generator()) for policy in (half, plain))
+    assert 0 < np.linalg.norm(acted - expected) / np.linalg.norm(expected) < 0.03
 
 
 def test_where_every_shape_costs_a_compilation_batches_are_padded_and_answers_stay(
