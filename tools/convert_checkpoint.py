@@ -68,6 +68,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--norm-stats", type=Path, help="norm_stats.json to use instead of the source's")
     parser.add_argument("--tokenizer", type=Path, help="SentencePiece model, where the source has none")
     parser.add_argument("--horizon", type=int, help="actions in one chunk, where the source does not say (50)")
+    parser.add_argument(
+        "--image-keys", nargs="+", help="the robot's cameras, in the order in which the policy sees them"
+    )
     chosen = parser.parse_args(arguments)
     try:
         convert(chosen.source, chosen.target, chosen.format, chosen)
@@ -88,9 +91,27 @@ def _changed(stored: StoredPolicy, changes: argparse.Namespace) -> StoredPolicy:
         stored.norm_stats = read_norm_stats(changes.norm_stats)
     if changes.tokenizer is not None:
         stored.tokenizer = _content(changes.tokenizer)
-    if changes.horizon is not None:
-        stored.config = dataclasses.replace(stored.config, horizon=changes.horizon)
+    asked = {"horizon": changes.horizon, "image_keys": changes.image_keys}
+    given = {name: value for name, value in asked.items() if value is not None}
+    stored.config = dataclasses.replace(stored.config, **given)
+    if stored.spec is not None:
+        _compare_cameras(stored.config.image_keys, stored.spec)
     return stored
+
+
+def _compare_cameras(seen: list[str], robot: RobotSpec) -> None:
+    """Says which cameras the policy will do without; raises CheckpointError where none is left."""
+    absent = [name for name in seen if name not in robot.camera_names]
+    unseen = [name for name in robot.camera_names if seen and name not in seen]
+    if seen and len(absent) == len(seen):
+        raise CheckpointError(
+            f"The policy sees the cameras {seen}, robot {robot.name!r} has {list(robot.camera_names)}. Say which of "
+            "the robot's it shall see, in the policy's order: --image-keys NAME ..."
+        )
+    if absent:
+        logger.warning("Robot %s lacks the cameras %s, which the policy has seen.", robot.name, ", ".join(absent))
+    if unseen:
+        logger.warning("The policy does not see the cameras %s (--image-keys chooses).", ", ".join(unseen))
 
 
 def _robot(name: str) -> RobotSpec:

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from learner.replay.statistics import norm_stats
 from serl_launcher.config import RunConfig
 from serl_launcher.errors import CheckpointError, ConfigError
 from serl_launcher.policies import NormStats, Pi0Policy, build_policy, load_policy
+from serl_launcher.policies.adoption import adopted
 from serl_launcher.policies.gaussian import GaussianConfig, GaussianPolicy, load_gaussian
 from serl_launcher.policies.normalization import with_least_std
 from serl_launcher.policies.places import policy_directory
@@ -113,11 +115,22 @@ def _named(checkpoint_path: str) -> Iterator[Path]:
         raise ConfigError(f"checkpoint_path={checkpoint_path!r} cannot be used: {exc}") from exc
 
 
+def _check_same_tokenizer(policy: Pi0Policy, asked: Path) -> None:
+    if not asked.is_file() or asked.read_bytes() != policy.tokenizer.model:
+        raise ConfigError(
+            f"checkpoint_path has a tokenizer of its own, which is not policy.tokenizer_path={asked}: the weights know "
+            "its ids only. Leave policy.tokenizer_path out."
+        )
+
+
 def _weights(config: RunConfig, spec: RobotSpec | None) -> Pi0Policy:
     if config.checkpoint_path is not None:
         tokenizer = None if config.policy.tokenizer_path is None else Path(config.policy.tokenizer_path)
+        settings = partial(adopted, wanted=config.policy, explicit=config.explicit)
         with _named(config.checkpoint_path) as directory:
-            policy = load_policy(directory, spec=spec, tokenizer_path=tokenizer)
+            policy = load_policy(directory, spec=spec, tokenizer_path=tokenizer, settings=settings)
+        if tokenizer is not None and "policy.tokenizer_path" in config.explicit:
+            _check_same_tokenizer(policy, tokenizer)
         policy.adopt_(config.policy)
         logger.info("Starting from the policy %s.", directory)
         return policy

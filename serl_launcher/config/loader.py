@@ -61,6 +61,8 @@ def load(argv: list[str], *, config_name: str = "base") -> RunConfig:
         raise _readable(exc) from exc
     if not isinstance(config, RunConfig):
         raise ConfigError(f"Expected {config_name!r} to start from `schema` in its defaults list; it does not.")
+    keys = {override.partition("=")[0].lstrip("+") for override in overrides}
+    config.explicit = frozenset(keys - group_choices().keys())
     return config
 
 

@@ -11,6 +11,8 @@ _CHOICES = {
     "normalization": ("zscore", "quantile"),
     "state_in_prompt": ("unpadded", "padded", "none"),
     "image_resize": ("openpi", "lerobot"),
+    "prompt_cleaning": ("openpi", "lerobot"),
+    "loss_dims": ("all", "robot"),
 }
 
 
@@ -56,6 +58,9 @@ class PolicyConfig:
     """How images become square: `openpi` (antialiased, black border) or `lerobot` (0.4.4: neither, border at -3)."""
     max_token_len: int = 48
     """Prompt tokens, right-padded; 48 for π0, 200 for π0.5."""
+    prompt_cleaning: str = "openpi"
+    """What becomes of π0's prompt: `openpi` (no spaces at its ends, `_` and line breaks are spaces) or `lerobot`
+    (0.4.4: it stays as it is). In π0.5's prompts both do what openpi does."""
     state_in_prompt: str = "unpadded"
     """How π0.5 is told the state: `unpadded` (openpi: one integer per state dimension of the robot), `padded` (LeRobot
     0.4.4: max_state_dim integers) or `none`. π0 has a state token instead."""
@@ -65,6 +70,9 @@ class PolicyConfig:
     """State vectors are zero-padded to this width."""
     max_action_dim: int = 32
     """Action vectors are zero-padded to this width."""
+    loss_dims: str = "all"
+    """What the flow-matching loss is a mean over: `all` of max_action_dim (openpi: what is padded learns to be 0), or
+    only those of the `robot` (LeRobot 0.4.4). The sampled actions mean the same."""
     num_steps: int = 10
     """Euler steps of the sampler."""
     normalization: str = "zscore"
@@ -83,6 +91,16 @@ class PolicyConfig:
         for key, choices in _CHOICES.items():
             if getattr(self, key) not in choices:
                 raise ConfigError(f"policy.{key}: expected one of {', '.join(choices)}; got {getattr(self, key)!r}.")
+        if self.tuning.max_delay >= self.horizon:
+            raise ConfigError(
+                f"policy.tuning.max_delay ({self.tuning.max_delay}) must be less than policy.horizon ({self.horizon}): "
+                "an action must be left to learn."
+            )
+        if self.acting.chunking == "given" and not self.tuning.max_delay:
+            raise ConfigError(
+                "policy.acting.chunking=given needs a policy that was trained with policy.tuning.max_delay, which is 0."
+                " Use guided or auto."
+            )
         if self.vision.image_size % self.vision.patch_size:
             raise ConfigError(
                 f"policy.vision.image_size ({self.vision.image_size}) must be a multiple of patch_size "

@@ -10,6 +10,9 @@ from serl_launcher.config.training import AlgoConfig, LoggingConfig, ServerConfi
 from serl_launcher.config.transport import TransportConfig
 from serl_launcher.errors import ConfigError
 
+NOT_A_SETTING = {"omegaconf_ignore": True}
+"""Metadata of a field that nobody sets."""
+
 
 @dataclass(kw_only=True, slots=True)
 class RunConfig:
@@ -35,6 +38,8 @@ class RunConfig:
     server: ServerConfig = field(default_factory=ServerConfig)
     transport: TransportConfig = field(default_factory=TransportConfig)
     logging: LoggingConfig = field(default_factory=LoggingConfig)
+    explicit: frozenset[str] = field(default_factory=frozenset, metadata=NOT_A_SETTING)
+    """Keys that the command line sets, such as `policy.horizon`: requests, where what files say are defaults."""
 
     def __post_init__(self) -> None:
         if self.resume not in ("auto", "never", "must"):

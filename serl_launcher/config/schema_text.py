@@ -10,7 +10,7 @@ import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from serl_launcher.config.root import RunConfig
+from serl_launcher.config.root import NOT_A_SETTING, RunConfig
 
 MARGIN = 4
 WIDTH = 118
@@ -86,7 +86,7 @@ def _own_settings(schema: type, section: str) -> Iterator[Setting]:
     hints, texts = typing.get_type_hints(schema), _field_texts(schema)
     for field in dataclasses.fields(schema):
         kind = hints[field.name]
-        if dataclasses.is_dataclass(kind):
+        if dataclasses.is_dataclass(kind) or field.metadata == NOT_A_SETTING:
             continue
         yield Setting(
             key=f"{section}.{field.name}" if section else field.name,

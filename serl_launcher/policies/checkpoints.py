@@ -5,6 +5,7 @@ config.json  spec.json  model.safetensors  norm_stats.json  tokenizer.model
 
 import hashlib
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -14,6 +15,7 @@ from serl_launcher.config.policy import PolicyConfig
 from serl_launcher.errors import CheckpointError
 from serl_launcher.files import sha256_of
 from serl_launcher.networks.precision import parameter_dtype
+from serl_launcher.policies.adoption import still_hold
 from serl_launcher.policies.formats import StoredPolicy, check_weights, read_stored, write_stored
 from serl_launcher.policies.normalization import NormStats
 from serl_launcher.policies.pi0 import Pi0Policy
@@ -22,7 +24,7 @@ from serl_launcher.specs import RobotSpec
 
 logger = logging.getLogger(__name__)
 
-_DECISIVE = ("config.json", "model.safetensors", "norm_stats.json", "tokenizer.model")
+_DECISIVE = ("config.json", "model.safetensors", "base.json", "norm_stats.json", "tokenizer.model")
 _DECISIVE_ELSEWHERE = (
     "policy_p*.safetensors",
     "tokenizer/tokenizer.model",
@@ -39,7 +41,10 @@ def build_policy(config: PolicyConfig, spec: RobotSpec) -> Pi0Policy:
             "A policy from nothing needs a tokenizer: set policy.tokenizer_path, "
             "or checkpoint_path to start from weights."
         )
-    policy = Pi0Policy(config, spec, PromptTokenizer.from_file(Path(config.tokenizer_path), config.max_token_len))
+    tokenizer = PromptTokenizer.from_file(
+        Path(config.tokenizer_path), config.max_token_len, cleaning=config.prompt_cleaning
+    )
+    policy = Pi0Policy(config, spec, tokenizer)
     policy.network.initialize_()
     return policy
 
@@ -65,6 +70,7 @@ def load_policy(
     spec: RobotSpec | None = None,
     tokenizer_path: Path | None = None,
     dtype: torch.dtype = torch.float32,
+    settings: Callable[[PolicyConfig], PolicyConfig] | None = None,
 ) -> Pi0Policy:
     """Returns the policy in a directory, strictly: a missing, unexpected or misshapen tensor stops the load.
 
@@ -74,6 +80,7 @@ def load_policy(
         spec: Another robot to use the weights for; statistics are taken over only if they are of its states.
         tokenizer_path: SentencePiece model for where the directory has none; its own is never replaced.
         dtype: Of the weights in memory; in bfloat16 the published list of tensors stays float32.
+        settings: Makes other settings of the checkpoint's; where its statistics do not serve them, they are dropped.
 
     Raises:
         CheckpointError: Nothing usable is there, or it is for no robot and `spec` is None.
@@ -85,11 +92,13 @@ def load_policy(
             f"{directory} is a base model for no robot. Set dataset.repo_id to demonstrations of the robot, "
             "or convert it with --robot spec.json."
         )
+    config = stored.config if settings is None else settings(stored.config)
+    tokenizer = _tokenizer(stored.tokenizer, directory, tokenizer_path, config)
     with torch.device("meta"):
-        policy = Pi0Policy(stored.config, robot, _tokenizer(stored, directory, tokenizer_path))
+        policy = Pi0Policy(config, robot, tokenizer)
     weights, stats, own_spec = stored.weights, stored.norm_stats, stored.spec
     load_weights_(policy, weights, device=device, dtype=dtype)
-    if stats and _are_of(robot, stats, own_spec):
+    if stats and _are_of(robot, stats, own_spec) and still_hold(stats, stored.config, config):
         policy.set_norm_stats(stats)
     return policy
 
@@ -139,11 +148,12 @@ def policy_hash(directory: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def _tokenizer(stored: StoredPolicy, directory: Path, path: Path | None) -> PromptTokenizer:
-    length = stored.config.max_token_len
-    if stored.tokenizer is not None:
-        return PromptTokenizer(stored.tokenizer, length)
-    return PromptTokenizer.from_file(directory / "tokenizer.model" if path is None else path, length)
+def _tokenizer(own: bytes | None, directory: Path, path: Path | None, config: PolicyConfig) -> PromptTokenizer:
+    length, cleaning = config.max_token_len, config.prompt_cleaning
+    if own is not None:
+        return PromptTokenizer(own, length, cleaning=cleaning)
+    file = directory / "tokenizer.model" if path is None else path
+    return PromptTokenizer.from_file(file, length, cleaning=cleaning)
 
 
 def _are_of(robot: RobotSpec, stats: dict[str, NormStats], own_spec: RobotSpec | None) -> bool:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
+from functools import partial
 from typing import Self
 
 import numpy as np
@@ -113,9 +114,8 @@ class Pi0Policy(nn.Module):
         device = self.device
         seen = images if self._camera_order is None else images[:, self._camera_order]
         pixels = torch.from_numpy(seen).to(device).permute(0, 1, 4, 2, 3).float() / 127.5 - 1.0
-        pixels = resize_with_pad(pixels, self.config.vision.image_size, self.config.image_resize)
-        if augment is not None:
-            pixels = augment_images(pixels, augment)
+        change = None if augment is None else partial(augment_images, draws=augment)
+        pixels = resize_with_pad(pixels, self.config.vision.image_size, self.config.image_resize, change=change)
         normalized = self._normalizer("state", torch.device("cpu")).normalize(torch.from_numpy(state))
         padded = F.pad(normalized, (0, self.config.max_state_dim - normalized.shape[-1]))
         in_prompt = {"unpadded": normalized, "padded": padded, "none": None}[self.config.state_in_prompt]
@@ -159,8 +159,8 @@ class Pi0Policy(nn.Module):
         generator: torch.Generator | None = None,
         draws: tuple[Float[Tensor, "B G H M"], Float[Tensor, "B G ..."]] | None = None,
         encoding: Encoding | None = None,
-    ) -> Float[Tensor, "B G H A"]:
-        """Returns the squared flow-matching error on the robot's own action dimensions; padded ticks count 0.
+    ) -> Float[Tensor, "B G H L"]:
+        """Returns the squared flow-matching error on the dimensions of `policy.loss_dims`; padded ticks count 0.
 
         Args:
             inputs: What `prepare` returned.
@@ -176,7 +176,9 @@ class Pi0Policy(nn.Module):
         noise, time = self.draw_flow(len(target), noise_samples, generator) if draws is None else draws
         prefix = self.network.encode(inputs) if encoding is None else encoding.prefix
         error = self.network.flow_error_from(prefix, inputs.state, target, noise=noise, time=time)
-        error = error[..., : self.spec.action_dim] * ~is_pad[:, None, :, None]
+        if self.config.loss_dims == "robot":
+            error = error[..., : self.spec.action_dim]
+        error = error * ~is_pad[:, None, :, None]
         return error if time.dim() == 2 else error * (time > 0)[..., None]
 
     def draw_flow(

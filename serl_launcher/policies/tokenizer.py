@@ -19,15 +19,17 @@ _LEFT_EDGES = np.linspace(-1.0, 1.0, NUM_STATE_BINS + 1)[:-1]
 class PromptTokenizer:
     """Cleans a prompt, adds BOS and what follows the instruction, pads on the right (openpi's layouts)."""
 
-    def __init__(self, model: bytes, max_token_len: int) -> None:
+    def __init__(self, model: bytes, max_token_len: int, *, cleaning: str = "openpi") -> None:
+        """Takes a SentencePiece model; `cleaning` is `policy.prompt_cleaning`."""
         self.model = model
+        self._cleaning = cleaning
         self.max_token_len = max_token_len
         self._processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         self._cache: dict[str, tuple[np.ndarray, np.ndarray]] = {}
 
     @classmethod
-    def from_file(cls, path: Path, max_token_len: int) -> "PromptTokenizer":
-        """Reads a SentencePiece model.
+    def from_file(cls, path: Path, max_token_len: int, *, cleaning: str = "openpi") -> "PromptTokenizer":
+        """Reads a SentencePiece model; arguments as of the class.
 
         Raises:
             CheckpointError: The file is missing; the message says how to go on offline.
@@ -37,7 +39,7 @@ class PromptTokenizer:
                 f"Expected a SentencePiece model at {path}, found none. Set policy.tokenizer_path to a local copy of "
                 "paligemma_tokenizer.model (gated: accept its licence once, download it, copy the file)."
             )
-        return cls(path.read_bytes(), max_token_len)
+        return cls(path.read_bytes(), max_token_len, cleaning=cleaning)
 
     @property
     def vocab_size(self) -> int:
@@ -61,7 +63,9 @@ class PromptTokenizer:
 
     def _encode(self, prompt: str) -> tuple[np.ndarray, np.ndarray]:
         if prompt not in self._cache:
-            ids = [*self._processor.encode(_cleaned(prompt)), *self._processor.encode("\n")]
+            # LeRobot adds a line break where there is none.
+            text = _cleaned(prompt) if self._cleaning == "openpi" else prompt.removesuffix("\n")
+            ids = [*self._processor.encode(text), *self._processor.encode("\n")]
             self._cache[prompt] = self._padded(prompt, ids)
         return self._cache[prompt]
 

@@ -42,6 +42,12 @@ def test_an_override_beats_every_file() -> None:
     assert load(["policy=pi0_tiny", "policy.horizon=7"]).policy.horizon == 7
 
 
+def test_what_the_command_line_sets_is_told_from_what_files_say() -> None:
+    config = load(["policy=pi0_tiny", "policy.horizon=7", "+actor.rewards.goal={j0: 0.1}"])
+    assert config.explicit == {"policy.horizon", "actor.rewards.goal"}
+    assert "explicit" not in known_keys()
+
+
 def test_pi0_has_the_published_sizes() -> None:
     policy = load(["policy=pi0"]).policy
     assert (policy.vision.width, policy.vision.depth, policy.language.width, policy.expert.width) == (
@@ -50,6 +56,11 @@ def test_pi0_has_the_published_sizes() -> None:
         2048,
         1024,
     )
+
+
+@pytest.mark.parametrize("name", ["pi0", "pi05", "pi0_lora", "pi05_lora"])
+def test_the_published_models_act_in_half_precision(name: str) -> None:
+    assert load([f"policy={name}"]).policy.acting.precision == "bfloat16"
 
 
 def test_an_unknown_key_names_the_nearest() -> None:

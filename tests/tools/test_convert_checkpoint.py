@@ -46,6 +46,14 @@ def test_a_base_model_becomes_a_robots(source, tmp_path):
     assert (policy.spec, policy.config.horizon) == (SPEC, 3)
 
 
+def test_the_cameras_that_a_policy_sees_can_be_chosen(source, tmp_path, capsys, caplog):
+    assert convert(source, tmp_path / "chosen", "hiors", "--image-keys", "cam_0", "cam_other") == 0
+    assert load_policy(tmp_path / "chosen").num_cameras == 1
+    assert "lacks the cameras cam_other" in caplog.text
+    assert convert(source, tmp_path / "blind", "hiors", "--image-keys", "cam_other") == 1
+    assert "--image-keys" in capsys.readouterr().err
+
+
 def test_the_weights_can_be_written_in_half_precision(source, tmp_path):
     assert convert(source, tmp_path / "half", "openpi", "--dtype", "bfloat16") == 0
     assert {tensor.dtype for tensor in read_stored(tmp_path / "half").weights.values()} == {torch.bfloat16}

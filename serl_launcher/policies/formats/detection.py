@@ -44,7 +44,8 @@ def format_of(directory: Path) -> str:
             names = set(file.keys())
     except SafetensorError as exc:
         raise CheckpointError(f"Expected safetensors at {path}: {exc}. The file is damaged; copy it again.") from exc
-    if any(name.startswith(LEROBOT_PREFIX) for name in names):
+    # LeRobot's own readers add the prefix where a file lacks it.
+    if any(name.startswith(LEROBOT_PREFIX) for name in names) or lerobot.is_type_of(directory):
         return "lerobot"
     if TIED_HEAD in names or DEAD_HEAD in names:
         return "openpi"

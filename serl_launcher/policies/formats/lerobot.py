@@ -21,11 +21,18 @@ from serl_launcher.policies.formats.openpi import precision
 from serl_launcher.policies.formats.sidecar import read_sidecar, write_sidecar
 from serl_launcher.policies.formats.sizes import infer_config, model_name
 from serl_launcher.policies.formats.stored import StoredPolicy
+from serl_launcher.specs import RobotSpec
 
 logger = logging.getLogger(__name__)
 
 CONFIG_FILE, WEIGHTS_FILE = "config.json", "model.safetensors"
 _VARIANTS = {"paligemma_variant": "gemma_2b", "action_expert_variant": "gemma_300m"}
+
+
+def is_type_of(directory: Path) -> bool:
+    """Whether a directory has LeRobot's settings of a π0 or π0.5."""
+    path = directory / CONFIG_FILE
+    return path.is_file() and _read_config(path).get("type") in ("pi0", "pi05")
 
 
 def read(directory: Path) -> StoredPolicy:
@@ -65,6 +72,7 @@ def write(stored: StoredPolicy, directory: Path) -> None:
             "(--robot spec.json) and statistics (--norm-stats norm_stats.json), or write openpi's layout."
         )
     _refuse_what_lerobot_lacks(stored.config)
+    _warn_of_other_inputs(stored.config, stored.spec)
     directory.mkdir(parents=True, exist_ok=True)
     named = to_published(stored.weights, both_names=True)
     save_file({f"{LEROBOT_PREFIX}{name}": tensor for name, tensor in named.items()}, directory / WEIGHTS_FILE)
@@ -82,8 +90,15 @@ def _read_config(path: Path) -> dict[str, Any]:
 
 
 def _inferred(weights: dict[str, Tensor], theirs: dict[str, Any]) -> PolicyConfig:
-    images = [name.removeprefix(IMAGE_PREFIX) for name in theirs.get("input_features", {}) if IMAGE_PREFIX in name]
-    return dataclasses.replace(infer_config(weights), image_resize="lerobot", image_keys=images)
+    """Returns the sizes of the tensors, with the cameras of LeRobot's file and what LeRobot does in its own way."""
+    images = [
+        name.removeprefix(IMAGE_PREFIX)
+        for name, feature in theirs.get("input_features", {}).items()
+        if feature.get("type") == "VISUAL"
+    ]
+    return dataclasses.replace(
+        infer_config(weights), image_keys=images, image_resize="lerobot", prompt_cleaning="lerobot", loss_dims="robot"
+    )
 
 
 def _feature_width(theirs: dict[str, Any], name: str) -> int | None:
@@ -120,6 +135,23 @@ def _refuse_what_lerobot_lacks(config: PolicyConfig) -> None:
         raise CheckpointError(
             "LeRobot 0.4.4 always writes the state into π0.5's prompt; this policy was trained without "
             "(policy.state_in_prompt=none). Write openpi's layout."
+        )
+
+
+def _warn_of_other_inputs(config: PolicyConfig, spec: RobotSpec) -> None:
+    """Says what LeRobot feeds a network otherwise than this policy was trained with."""
+    size = config.vision.image_size
+    resized = [camera.name for camera in spec.cameras if (camera.height, camera.width) != (size, size)]
+    if resized and config.image_resize == "openpi":
+        logger.warning(
+            "LeRobot resizes images of %s to %d x %d without antialiasing, and with another border where they are not "
+            "square; this policy was trained with policy.image_resize=openpi and may act worse there.",
+            ", ".join(resized), size, size,
+        )  # fmt: skip
+    if config.name == "pi0" and config.prompt_cleaning == "openpi":
+        logger.warning(
+            "LeRobot leaves π0's prompts as they are: give it prompts without underscores, line breaks, and spaces at "
+            "their ends, which this policy was trained without."
         )
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from serl_launcher.config.policy import PolicyConfig
-from serl_launcher.config.tuning import TuningConfig
+from serl_launcher.config.tuning import LoraConfig
 from serl_launcher.errors import CheckpointError
 from serl_launcher.networks.build import build_network
 from serl_launcher.networks.lora import merged_state_dict
@@ -59,7 +59,8 @@ def check_weights(config: PolicyConfig, weights: Mapping[str, Tensor]) -> None:
 
 def merged(stored: StoredPolicy) -> StoredPolicy:
     """Returns the policy without LoRA factors that does the same, for layouts that have none."""
-    config = dataclasses.replace(stored.config, tuning=TuningConfig())
+    tuning = dataclasses.replace(stored.config.tuning, lora=LoraConfig())
+    config = dataclasses.replace(stored.config, tuning=tuning)
     if not stored.config.tuning.lora.is_on:
         return dataclasses.replace(stored, config=config)
     network = _empty_network(stored.config)

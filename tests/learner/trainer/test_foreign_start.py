@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from learner.replay.reader import ReplayDataset
 from learner.trainer.build import build_trainer
+from learner.trainer.start import starting_policy
 from serl_launcher import publication
 from serl_launcher.config.tuning import LoraConfig, TuningConfig
+from serl_launcher.errors import ConfigError
 from serl_launcher.networks.lora import lora_layers
 from serl_launcher.policies import NormStats, Pi0Policy, load_policy, save_policy
 from serl_launcher.policies.formats import read_stored
@@ -17,6 +20,38 @@ from serl_launcher.policies.tokenizer import PromptTokenizer
 from serl_launcher.types import Outcome
 from tests.learner.conftest import SPEC
 from tools.convert_checkpoint import main as convert
+
+
+@pytest.fixture(name="start")
+def fixture_start(run, tmp_path):
+    """Starts the run from a saved policy with settings that its command line asks for."""
+    run.record(*[Outcome.SUCCESS] * 2, root=run.demonstrations)
+    save_policy(starting_policy(run.config, [ReplayDataset(run.demonstrations)]), tmp_path / "saved")
+    run.config.checkpoint_path = str(tmp_path / "saved")
+
+    def start(**asked):
+        run.config.policy = dataclasses.replace(run.config.policy, **asked)
+        run.config.explicit = frozenset(f"policy.{name}" for name in asked)
+        return starting_policy(run.config, [ReplayDataset(run.demonstrations)])
+
+    return start
+
+
+def test_a_run_gets_what_it_asks_for_and_statistics_that_go_with_it(start):
+    absolute = start(horizon=2)
+    assert absolute.config.horizon == 2
+    relative = start(delta_actions=True)
+    assert relative.config.delta_actions
+    assert relative.norm_stats["actions"] != absolute.norm_stats["actions"]
+    assert relative.norm_stats["state"].mean == pytest.approx(absolute.norm_stats["state"].mean)
+
+
+def test_another_size_or_tokenizer_than_the_checkpoints_is_refused(start, tmp_path):
+    with pytest.raises(ConfigError, match="max_action_dim is 3, asked for is 9"):
+        start(max_action_dim=9)
+    (tmp_path / "other.model").write_bytes(b"other")
+    with pytest.raises(ConfigError, match="a tokenizer of its own"):
+        start(tokenizer_path=str(tmp_path / "other.model"))
 
 
 @pytest.mark.parametrize("layout", ["lerobot", "openpi"])

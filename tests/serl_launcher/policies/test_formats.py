@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -16,7 +17,7 @@ from serl_launcher.policies.checkpoints import stored_policy
 from serl_launcher.policies.formats import format_of, lerobot_processors, read_stored, write_stored
 from serl_launcher.policies.formats.names import DEAD_HEAD, EMBEDDING, TIED_HEAD
 from serl_launcher.policies.tokenizer import PromptTokenizer
-from serl_launcher.specs import RobotSpec
+from serl_launcher.specs import CameraSpec, RobotSpec
 from tests.serl_launcher.policies.conftest import make_policy
 from tests.serl_launcher.policies.small_published import assert_equal_tensors, published_config
 
@@ -163,6 +164,49 @@ def test_a_damaged_file_is_refused(policy, tmp_path):
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(CheckpointError, match="damaged"):
         load_policy(tmp_path)
+
+
+def test_lerobots_settings_tell_its_layout_where_the_names_lack_the_prefix(policy, tmp_path):
+    save_policy(policy, tmp_path, layout="lerobot")
+    path = tmp_path / "model.safetensors"
+    save_file({name.removeprefix("model."): tensor for name, tensor in load_file(path).items()}, path)
+    assert format_of(tmp_path) == "lerobot"
+    loaded = load_policy(tmp_path)
+    assert loaded.norm_stats["state"].mean == pytest.approx(policy.norm_stats["state"].mean)
+    assert_equal_tensors(policy.network.state_dict(), loaded.network.state_dict())
+
+
+def test_what_lerobot_does_in_its_own_way_is_done_in_its_way(policy, tmp_path):
+    save_policy(policy, tmp_path, layout="lerobot")
+    (tmp_path / "hiors.json").unlink()
+    path = tmp_path / "config.json"
+    config = json.loads(path.read_text())
+    config["input_features"]["observation.images.depth"] = {"type": "STATE", "shape": [1]}
+    path.write_text(json.dumps(config))
+    back = read_stored(tmp_path).config
+    assert back.image_keys == ["cam_high", "cam_wrist"]
+    assert (back.image_resize, back.prompt_cleaning, back.loss_dims) == ("lerobot", "lerobot", "robot")
+
+
+def test_inputs_that_lerobot_prepares_otherwise_are_told(policy, spec, tmp_path, caplog):
+    wide = msgspec.structs.replace(spec, cameras=(CameraSpec(name="wide", height=12, width=20), spec.cameras[0]))
+    stored = dataclasses.replace(stored_policy(policy), spec=wide)
+    write_stored(stored, tmp_path / "told", "lerobot")
+    assert "images of wide to 16 x 16" in caplog.text
+    assert ("prompts" in caplog.text) == (policy.config.name == "pi0")
+    caplog.clear()
+    own = dataclasses.replace(policy.config, image_resize="lerobot", prompt_cleaning="lerobot")
+    write_stored(dataclasses.replace(stored, config=own), tmp_path / "quiet", "lerobot")
+    assert "images of" not in caplog.text
+    assert "prompts" not in caplog.text
+
+
+@pytest.mark.parametrize("layout", ["lerobot", "openpi"])
+def test_the_delays_that_a_policy_was_trained_for_survive(spec, digit_tokenizer, tmp_path, layout):
+    tuning = TuningConfig(max_delay=2, lora=LoraConfig(expert_rank=2))
+    policy = make_policy(published_config("pi0", tuning=tuning), spec, digit_tokenizer)
+    save_policy(policy, tmp_path, layout=layout)
+    assert load_policy(tmp_path).config.tuning == TuningConfig(max_delay=2)
 
 
 def test_relative_actions_have_no_place_in_lerobot(spec, digit_tokenizer, tmp_path):

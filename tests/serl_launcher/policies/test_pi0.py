@@ -10,6 +10,7 @@ from serl_launcher.errors import CheckpointError, ConfigError, PolicyError
 from serl_launcher.networks.gemma import rope_table, rotate
 from serl_launcher.networks.pi0 import sample_flow_time, time_embedding
 from serl_launcher.policies import Pi0Policy, load_policy, policy_hash, save_policy
+from serl_launcher.policies.augmentation import augment
 from serl_launcher.policies.normalization import Normalizer, NormStats, with_least_std
 from serl_launcher.policies.pi0 import resize_with_pad
 from tests.serl_launcher.policies.conftest import make_policy
@@ -160,15 +161,6 @@ def test_the_prompt_alone_changes_the_actions(policy, batch):
     assert np.abs(actions[0] - actions[1]).max() > 1e-4
 
 
-def test_padded_ticks_and_padded_dimensions_do_not_count_in_the_loss(policy, batch):
-    inputs, actions = policy.prepare(**batch), torch.zeros(4, 6, 3)
-    is_pad = torch.arange(6)[None].expand(4, -1) >= 4
-    error = policy.flow_loss(inputs, actions, is_pad, noise_samples=2)
-    assert error.shape == (4, 2, 6, 3)
-    assert (error[:, :, 4:] == 0).all()
-    assert (error[:, :, :4] > 0).all()
-
-
 def test_delta_actions_are_relative_except_for_grippers(config, spec, tokenizer):
     policy = make_policy(dataclasses.replace(config, delta_actions=True), spec, tokenizer)
     identity = NormStats(mean=[0.0] * 3, std=[1.0 - 1e-6] * 3)
@@ -252,9 +244,31 @@ def test_the_tokenizer_cleans_adds_bos_and_newline_and_pads(tokenizer):
 
 
 @pytest.mark.parametrize(
-    ("height", "width", "rows", "columns"), [(180, 320, (49, 174), (0, 223)), (100, 50, (0, 223), (56, 167))]
+    ("height", "width", "rows", "columns"),
+    [(180, 320, (49, 174), (0, 223)), (100, 50, (0, 223), (56, 167)), (18, 9, (0, 222), (56, 166))],
 )
 def test_resizing_keeps_the_shape_and_pads_as_published(height, width, rows, columns):
     inside = resize_with_pad(torch.ones(1, 1, 3, height, width), 224)[0, 0, 0] > 0
     assert (inside.any(1).nonzero().min().item(), inside.any(1).nonzero().max().item()) == rows
     assert (inside.any(0).nonzero().min().item(), inside.any(0).nonzero().max().item()) == columns
+
+
+@pytest.mark.parametrize(("like", "border"), [("openpi", -1.0), ("lerobot", -3.0)])
+def test_augmentation_leaves_the_border_as_it_is_when_acting(like, border):
+    images = torch.rand(2, 1, 3, 8, 16) - 0.5
+    changed = resize_with_pad(images, 16, like, change=lambda picture: augment(picture, torch.Generator()))
+    plain = resize_with_pad(images, 16, like)
+    assert (changed[..., :4, :] == border).all()
+    assert (plain[..., :4, :] == border).all()
+    assert not torch.allclose(changed, plain)
+
+
+@pytest.mark.parametrize(("loss_dims", "width"), [("all", 4), ("robot", 3)])
+def test_padded_ticks_never_count_and_padded_dimensions_do_by_default(config, spec, tokenizer, batch, loss_dims, width):
+    policy = make_policy(dataclasses.replace(config, loss_dims=loss_dims), spec, tokenizer)
+    actions, is_pad = torch.zeros(4, 6, 3), torch.zeros(4, 6, dtype=torch.bool)
+    is_pad[0, 2:] = True
+    error = policy.flow_loss(policy.prepare(**batch), actions, is_pad)
+    assert error.shape == (4, 1, 6, width)
+    assert (error[0, 0, 2:] == 0).all()
+    assert (error[1] > 0).all()

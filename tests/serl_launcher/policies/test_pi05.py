@@ -92,13 +92,13 @@ def test_one_batch_is_overfitted_with_the_state_in_the_prompt(pi05, batch):
     generator = torch.Generator().manual_seed(0)
     inputs = policy.prepare(**batch)
     losses = []
-    for _ in range(100):
+    for _ in range(120):
         loss = policy.flow_loss(inputs, actions, is_pad, noise_samples=4, generator=generator).mean()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         losses.append(loss.item())
-    assert np.mean(losses[-10:]) < 0.3 * losses[0]
+    assert np.mean(losses[-20:]) < 0.1 * losses[0]
 
 
 def test_cameras_are_seen_in_the_order_of_the_policy(pi05, batch):
@@ -132,7 +132,9 @@ def test_lerobots_resizing_is_reproduced():
     torch.testing.assert_close(resize_with_pad(images * 2 - 1, 8, "lerobot")[0], theirs, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("key", ["name", "normalization", "state_in_prompt", "image_resize"])
+@pytest.mark.parametrize(
+    "key", ["name", "normalization", "state_in_prompt", "image_resize", "prompt_cleaning", "loss_dims"]
+)
 def test_an_unknown_choice_names_the_known_ones(config, key):
     with pytest.raises(ConfigError, match=rf"policy\.{key}: expected one of .*; got 'other'"):
         dataclasses.replace(config, **{key: "other"})

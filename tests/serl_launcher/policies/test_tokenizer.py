@@ -43,3 +43,11 @@ def test_a_prompt_that_is_too_long_is_cut_with_a_warning(digit_tokenizer, caplog
     assert valid.all()
     assert ids.shape == (1, digit_tokenizer.max_token_len)
     assert len(caplog.records) == 1
+
+
+def test_lerobots_pi0_takes_prompts_as_they_are(digit_tokenizer):
+    lerobots = PromptTokenizer(digit_tokenizer.model, 64, cleaning="lerobot")
+    for prompt in ("fold the towel", "fold the towel\n"):
+        np.testing.assert_array_equal(lerobots([prompt])[0], digit_tokenizer(["fold the towel"])[0])
+    ids, valid = lerobots([" fold_the towel "])
+    assert lerobots._processor.decode(ids[0, valid[0]].tolist()) == " fold_the towel \n"
