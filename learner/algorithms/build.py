@@ -22,8 +22,9 @@ from serl_launcher.config import RunConfig
 from serl_launcher.errors import ConfigError
 from serl_launcher.networks.features import feature_width
 from serl_launcher.networks.observation import ObservationEncoder
-from serl_launcher.policies import Pi0Policy, load_policy, save_policy
+from serl_launcher.policies import Pi0Policy, load_policy
 from serl_launcher.policies.gaussian import GaussianPolicy, load_gaussian
+from serl_launcher.policies.trained_part import TrainedPart
 
 Part = tuple[int, int]
 """Number of this rank, and how many there are."""
@@ -69,7 +70,7 @@ def _sft(config: RunConfig, policy: Pi0Policy, accelerator: Accelerator, seed: i
     optimization = Optimization(FlowMatching(policy), config.algo.optimizer, accelerator)
     return Sft(
         policy, config.algo, optimization, num_micro_batches=config.training.gradient_accumulation_steps, seed=seed,
-        save=save_policy, part=part,
+        save=TrainedPart().save, part=part,
     )  # fmt: skip
 
 
@@ -82,6 +83,10 @@ def _reject_sampling(
 def _sac(config: RunConfig, policy: GaussianPolicy, accelerator: Accelerator, seed: int, part: Part) -> Sac:
     algo, sac = config.algo, config.algo.sac
     _refuse_parts(config)
+    _refuse_flow_training(config)
+    of_flows = sorted(key for key in config.explicit if key.startswith("policy."))
+    if of_flows:
+        raise ConfigError(f"algo=sac has a Gaussian policy, which cannot follow {', '.join(of_flows)}: leave it out.")
     if sac.sampler != "euler" or sac.critic_features != "own":
         raise ConfigError("algo.sac.sampler and critic_features are of algo=sac_pi0: leave them out of algo=sac.")
     policy.to(accelerator.device)
@@ -103,6 +108,7 @@ def _flow_actor_critic(
 ) -> FlowActorCritic:
     algo, sac, executed = config.algo, config.algo.sac, config.actor.execution_horizon
     _refuse_parts(config)
+    _refuse_flow_training(config)
     if algo.rl_steps + algo.sft_steps < 1 or min(algo.rl_steps, algo.sft_steps) < 0:
         raise ConfigError(f"algo.rl_steps + sft_steps must be 1 or more, got {algo.rl_steps} + {algo.sft_steps}.")
     if executed > policy.config.horizon:
@@ -142,6 +148,18 @@ def _refuse_parts(config: RunConfig) -> None:
         )
     if config.algo.critic_optimizer.ema > 0 or config.algo.temperature_optimizer.ema > 0:
         raise ConfigError("Only the policy is averaged: leave the ema of critic_optimizer and temperature_optimizer 0.")
+
+
+def _refuse_flow_training(config: RunConfig) -> None:
+    """Raises ConfigError where the command line asks for what only `sft_pi0` and `reject_sampling_pi0` do."""
+    algo = config.algo
+    changes_images, draws_often = algo.image_augmentation != "none", algo.noise_samples > 1
+    unfollowed = {"algo.image_augmentation": changes_images, "algo.noise_samples": draws_often}
+    asked = [key for key, is_on in unfollowed.items() if is_on and key in config.explicit]
+    if asked:
+        raise ConfigError(
+            f"algo={algo.name} does not follow {' and '.join(asked)}; sft_pi0 and reject_sampling_pi0 do. Leave it out."
+        )
 
 
 ALGORITHMS: dict[str, Recipe] = {

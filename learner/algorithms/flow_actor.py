@@ -17,7 +17,7 @@ from learner.losses.flow_matching import flow_matching_loss
 from learner.losses.regularization import behaviour_regularized_loss, distillation_loss
 from serl_launcher.config.sac import SacConfig
 from serl_launcher.config.training import AlgoConfig
-from serl_launcher.networks.features import encode
+from serl_launcher.networks.features import Encoding, encode
 from serl_launcher.networks.pi0 import ModelInputs
 from serl_launcher.networks.sampling import sample_euler
 from serl_launcher.networks.stochastic import StochasticSampler
@@ -35,6 +35,8 @@ class Lesson:
     noise: Float[Tensor, "B N H M"]
     seen: Tensor | None = None
     """For the critics: images (uint8) or features; None in supervised updates."""
+    encoding: Encoding | None = None
+    """Of `inputs`, where the backbone has run already and does not train."""
     state: Tensor | None = None
     temperature: Float[Tensor, ""] | None = None
     """Weight of the divergence from the reference, where chunks are drawn along paths."""
@@ -72,14 +74,15 @@ class Drawing:
         """Standard normal draws per chunk, N: its beginning, and one per step of a path."""
         return 1 if self._sampler is None else 1 + self._sampler.num_steps
 
-    def features(self, inputs: ModelInputs) -> Float[Tensor, "B F"]:
-        """Returns the backbone's features of observations."""
-        return encode(self._policy.network, inputs, pooling=self._pooling, no_grad=True).features
+    def encode(self, inputs: ModelInputs) -> Encoding:
+        """Returns what the backbone makes of observations, without gradients."""
+        return encode(self._policy.network, inputs, pooling=self._pooling, no_grad=True)
 
-    def draw(self, inputs: ModelInputs, noise: Float[Tensor, "B N H M"]) -> Drawn:
-        """Returns one chunk per observation, with gradients."""
+    def draw(self, inputs: ModelInputs, noise: Float[Tensor, "B N H M"], encoding: Encoding | None = None) -> Drawn:
+        """Returns one chunk per observation, with gradients; `encoding` is of `inputs`, where it is known."""
         width = self._policy.spec.action_dim
-        encoding = encode(self._policy.network, inputs, pooling=self._pooling)
+        if encoding is None:
+            encoding = encode(self._policy.network, inputs, pooling=self._pooling)
         features = encoding.features.detach()
         if self._sampler is None:
             actions = sample_euler(encoding.flow(), noise[:, 0], self._policy.config.num_steps)
@@ -117,7 +120,7 @@ class FlowActor(nn.Module):
             draws = (lesson.noise, lesson.time)
             error = self.policy.flow_loss(lesson.inputs, lesson.actions, lesson.is_pad, draws=draws)
             return flow_matching_loss(error, lesson.is_pad)
-        drawn = self.drawing.draw(lesson.inputs, lesson.noise)
+        drawn = self.drawing.draw(lesson.inputs, lesson.noise, lesson.encoding)
         value = self._value(drawn.chunk, lesson)
         if drawn.divergence is not None and lesson.temperature is not None:
             self.last_divergence = drawn.divergence.detach()

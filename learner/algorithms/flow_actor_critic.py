@@ -46,8 +46,10 @@ from learner.trainer.optimization import Optimization
 from learner.trainer.publishing import Snapshot
 from serl_launcher.config.dataset import DatasetConfig
 from serl_launcher.config.training import AlgoConfig
-from serl_launcher.policies import load_policy, save_policy
+from serl_launcher.networks.features import Encoding
+from serl_launcher.policies import load_policy
 from serl_launcher.policies.snapshots import PolicySnapshots
+from serl_launcher.policies.trained_part import TrainedPart
 
 
 class FlowActorCritic(WholeWindow):
@@ -68,8 +70,10 @@ class FlowActorCritic(WholeWindow):
         self._target = TargetCritics(critics, config.sac.soft_target_update_rate)
         self._generator = torch.Generator(self.policy.device).manual_seed(seed)
         self._part = part
-        self._snapshots = PolicySnapshots()
+        self._snapshots, self._trained_part = PolicySnapshots(), TrainedPart()
         self._parts = self._gather_parts()
+        backbone = self.policy.network.paligemma_with_expert.paligemma
+        self._backbone_trains = any(parameter.requires_grad for parameter in backbone.parameters())
         self.num_updates = 0
         """Of either kind."""
 
@@ -98,7 +102,8 @@ class FlowActorCritic(WholeWindow):
     def evaluate(self, batch: Batch) -> dict[str, float]:
         """Returns the critics' error and the flow-matching error on samples that are not learned from."""
         with torch.no_grad(), same_draws(self._generator):
-            critic = float(CriticLoss(self._critics, 0.0)(self._sample(batch, draws=False)))
+            sample = self._sample(batch, draws=False, encoding=self._encode(batch))
+            critic = float(CriticLoss(self._critics, 0.0)(sample))
             lesson = self._supervised(batch)
             with self._actor.published_weights():
                 return {"loss": critic, "flow_loss": float(self._flow_actor(lesson))}
@@ -110,7 +115,7 @@ class FlowActorCritic(WholeWindow):
     def save_policy(self, directory: Path) -> None:
         """Writes the policy to act with into an existing directory."""
         with self._actor.published_weights():
-            save_policy(self.policy, directory)
+            self._trained_part.save(self.policy, directory)
 
     def snapshot_policy(self) -> Snapshot:
         """Returns the policy to act with as it is now, to be written while training goes on."""
@@ -146,21 +151,24 @@ class FlowActorCritic(WholeWindow):
 
     def _reinforce(self, batch: Batch) -> dict[str, float]:
         sac = self._config.sac
-        sample = self._sample(batch, draws=sac.cql_weight > 0)
+        encoding = self._encode(batch)
+        sample = self._sample(batch, draws=sac.cql_weight > 0, encoding=encoding)
         learned = self._critic.update([sample], self._critic.module)
         self._target.follow()
         metrics = {"loss": learned["loss"], "critic_grad_norm": learned["grad_norm"], "lr": learned["lr"],
                    "target": float(sample.target.mean())}  # fmt: skip
         num_updates = self._critic.num_updates
         if num_updates > sac.actor_training_starts and num_updates % sac.cta_ratio == 0:
-            metrics |= self._climb(batch, sample)
+            # A backbone that trains has to run again: its activations are kept, and inside the wrapped module.
+            metrics |= self._climb(batch, sample, None if self._backbone_trains else encoding)
         return metrics
 
-    def _climb(self, batch: Batch, sample: CriticSample) -> dict[str, float]:
+    def _climb(self, batch: Batch, sample: CriticSample, encoding: Encoding | None) -> dict[str, float]:
         temperature = self._temperature_module.value
         lesson = Lesson(
             inputs=self.policy.prepare(batch.images, batch.state, batch.prompts), noise=self._noise(len(batch)),
             seen=sample.seen, state=sample.state, temperature=temperature if self._has_density else None,
+            encoding=encoding,
         )  # fmt: skip
         climbed = self._actor.update([lesson], self._actor.module)
         metrics = {"actor_loss": climbed["loss"], "actor_grad_norm": climbed["grad_norm"]}
@@ -188,7 +196,7 @@ class FlowActorCritic(WholeWindow):
         )  # fmt: skip
 
     @torch.no_grad()
-    def _sample(self, batch: Batch, *, draws: bool) -> CriticSample:
+    def _sample(self, batch: Batch, *, draws: bool, encoding: Encoding | None = None) -> CriticSample:
         """Returns what the critics learn: the executed actions and what they turned out to be worth."""
         assert batch.next_images is not None, "Sampling asks for what follows."
         assert batch.next_state is not None
@@ -200,7 +208,7 @@ class FlowActorCritic(WholeWindow):
         bias = sac.reward_bias * _geometric(num_real, sac.discount)
         reward = sac.reward_scale * torch.from_numpy(batch.reward).to(device) + bias
         sample = CriticSample(
-            seen=self._seen(batch), state=state,
+            seen=torch.from_numpy(batch.images).to(device) if encoding is None else encoding.features, state=state,
             actions=rated(executed[..., : policy.spec.action_dim], self._executed),
             target=td_target(reward, torch.from_numpy(batch.discount).to(device), next_value),
         )  # fmt: skip
@@ -208,11 +216,11 @@ class FlowActorCritic(WholeWindow):
             self._add_drawn_(sample, batch)
         return sample
 
-    def _seen(self, batch: Batch) -> Tensor:
-        """Returns what the critics see of the present observations, beside their state."""
+    def _encode(self, batch: Batch) -> Encoding | None:
+        """Returns the backbone's view of the present observations, where the critics share it."""
         if self._config.sac.critic_features == "own":
-            return torch.from_numpy(batch.images).to(self.policy.device)
-        return self._flow_actor.drawing.features(self.policy.prepare(batch.images, batch.state, batch.prompts))
+            return None
+        return self._flow_actor.drawing.encode(self.policy.prepare(batch.images, batch.state, batch.prompts))
 
     def _next_value(self, batch: Batch, next_state: Tensor) -> Float[Tensor, " B"]:
         """Returns what the observations after the executed part are worth under the present policy."""

@@ -34,7 +34,7 @@ class Part:
 
     batch: Batch
     augmentation: Tensor | None
-    """[2, B, 1, 1, 1, 1]."""
+    """[number, B, 1, 1, 1, 1]."""
     noise: Tensor
     """[B, K, H, A], padded to the network's width."""
     time: Tensor
@@ -173,7 +173,8 @@ class Sft:
         """Returns the micro-batches with their random numbers, which do not depend on how the batch is divided."""
         number, count = self._part
         total = len(batch) * count
-        augmentation = draw_augmentation(total, self._generator) if self._config.image_augmentation else None
+        kind = self._config.image_augmentation
+        augmentation = None if kind == "none" else draw_augmentation(total, self._generator, kind)
         noise, time = self.policy.draw_flow(total, self._config.noise_samples, self._generator)
         size = len(batch) // self._num_micro_batches
         parts = []

@@ -7,6 +7,7 @@ from serl_launcher.config.sac import SacConfig
 from serl_launcher.errors import ConfigError
 
 SCHEDULES = ("constant", "cosine", "cyclic", "restart")
+AUGMENTATIONS = ("none", "light", "openpi")
 BEST_BY = ("none", "held_out", "evaluation")
 
 
@@ -74,8 +75,9 @@ class AlgoConfig:
     """Updates allowed before the limiter counts."""
     stop_after_episodes: int = 0
     """`data_collection`: sealed episodes after which the run ends; 0: never."""
-    image_augmentation: bool = True
-    """Random brightness and contrast per sample."""
+    image_augmentation: str = "light"
+    """Random changes of images per sample: `none`; `light`: brightness and contrast (also `true`); `openpi`: also crop,
+    rotation and saturation, and all of it stronger."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """Of the policy."""
     critic_optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
@@ -91,6 +93,11 @@ class AlgoConfig:
     """`reward_classifier`."""
 
     def __post_init__(self) -> None:
+        # What was a switch in earlier configurations.
+        named = {"true": "light", "false": "none"}.get(str(self.image_augmentation).lower(), self.image_augmentation)
+        if named not in AUGMENTATIONS:
+            raise ConfigError(f"algo.image_augmentation must be one of {list(AUGMENTATIONS)}, got {named!r}.")
+        self.image_augmentation = named
         if sorted(self.threshold_schedule) != self.threshold_schedule:
             raise ConfigError(f"algo.threshold_schedule must not decrease, got {self.threshold_schedule}.")
 

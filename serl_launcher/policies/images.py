@@ -6,6 +6,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from serl_launcher.config.policy import PolicyConfig
+from serl_launcher.errors import ConfigError
+from serl_launcher.specs import RobotSpec
+
 
 def resize_with_pad(
     images: Float[Tensor, "B C 3 h w"],
@@ -38,3 +42,18 @@ def resize_with_pad(
     padding = (left, size - new_width - left, top, size - new_height - top)
     border = -1.0 if like == "openpi" else -3.0
     return F.pad(resized, padding, value=border).unflatten(0, images.shape[:2])
+
+
+def camera_order(config: PolicyConfig, spec: RobotSpec) -> list[int] | None:
+    """Returns which of the robot's cameras the network sees, in its order; None: all as they are.
+
+    A camera that the robot lacks is left out rather than masked: masked tokens are seen by nobody.
+    """
+    if not config.image_keys:
+        return None
+    order = [spec.camera_names.index(name) for name in config.image_keys if name in spec.camera_names]
+    if not order:
+        raise ConfigError(
+            f"policy.image_keys names {config.image_keys}; robot {spec.name!r} has only {list(spec.camera_names)}."
+        )
+    return order

@@ -26,7 +26,7 @@ from serl_launcher.policies.acting import (
     stack_unfinished,
 )
 from serl_launcher.policies.augmentation import augment as augment_images
-from serl_launcher.policies.images import resize_with_pad
+from serl_launcher.policies.images import camera_order, resize_with_pad
 from serl_launcher.policies.normalization import Normalizer, NormStats, relative_dimensions
 from serl_launcher.policies.tokenizer import PromptTokenizer
 from serl_launcher.specs import RobotSpec
@@ -58,7 +58,9 @@ class Pi0Policy(nn.Module):
         tune_(self.network, config.tuning)
         self._sampler: NetworkSampler | FrozenSampler = NetworkSampler(self.network)
         self.norm_stats: dict[str, NormStats] = {}
-        self._camera_order = _camera_order(config, spec)
+        self._camera_order = camera_order(config, spec)
+        names = spec.camera_names
+        self._cameras = names if self._camera_order is None else [names[number] for number in self._camera_order]
         self._normalizers: dict[tuple[str, torch.device], Normalizer] = {}
 
     @property
@@ -69,7 +71,7 @@ class Pi0Policy(nn.Module):
     @property
     def num_cameras(self) -> int:
         """Cameras that the network sees."""
-        return len(self.spec.cameras if self._camera_order is None else self._camera_order)
+        return len(self._cameras)
 
     @property
     def delta_mask(self) -> np.ndarray | None:
@@ -114,7 +116,7 @@ class Pi0Policy(nn.Module):
         device = self.device
         seen = images if self._camera_order is None else images[:, self._camera_order]
         pixels = torch.from_numpy(seen).to(device).permute(0, 1, 4, 2, 3).float() / 127.5 - 1.0
-        change = None if augment is None else partial(augment_images, draws=augment)
+        change = None if augment is None else partial(augment_images, draws=augment, cameras=self._cameras)
         pixels = resize_with_pad(pixels, self.config.vision.image_size, self.config.image_resize, change=change)
         normalized = self._normalizer("state", torch.device("cpu")).normalize(torch.from_numpy(state))
         padded = F.pad(normalized, (0, self.config.max_state_dim - normalized.shape[-1]))
@@ -282,18 +284,3 @@ class Pi0Policy(nn.Module):
                 )
             self._normalizers[where] = Normalizer(self.norm_stats[key], self.config.normalization, where[1])
         return self._normalizers[where]
-
-
-def _camera_order(config: PolicyConfig, spec: RobotSpec) -> list[int] | None:
-    """Returns which of the robot's cameras the network sees, in its order; None: all as they are.
-
-    A camera that the robot lacks is left out rather than masked: masked tokens are seen by nobody.
-    """
-    if not config.image_keys:
-        return None
-    order = [spec.camera_names.index(name) for name in config.image_keys if name in spec.camera_names]
-    if not order:
-        raise ConfigError(
-            f"policy.image_keys names {config.image_keys}; robot {spec.name!r} has only {list(spec.camera_names)}."
-        )
-    return order

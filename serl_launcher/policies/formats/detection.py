@@ -7,6 +7,7 @@ from safetensors import SafetensorError, safe_open
 
 from serl_launcher.errors import CheckpointError
 from serl_launcher.policies.formats import hiors, lerobot, openpi, orbax
+from serl_launcher.policies.formats.base import BASE_FILE
 from serl_launcher.policies.formats.names import DEAD_HEAD, EMBEDDING, LEROBOT_PREFIX, TIED_HEAD
 from serl_launcher.policies.formats.stored import StoredPolicy, check_weights, merged
 
@@ -49,7 +50,7 @@ def format_of(directory: Path) -> str:
         return "lerobot"
     if TIED_HEAD in names or DEAD_HEAD in names:
         return "openpi"
-    if EMBEDDING in names:
+    if EMBEDDING in names or (directory / BASE_FILE).is_file():
         return "hiors"
     raise CheckpointError(
         f"Expected the weights of a π0 or π0.5 at {path}, by the names of hiors, LeRobot or openpi; it begins with "

@@ -1,4 +1,4 @@
-"""Our own layout: config.json  spec.json  model.safetensors  norm_stats.json  tokenizer.model."""
+"""Our own layout: config.json  spec.json  model.safetensors  norm_stats.json  tokenizer.model  [base.json]."""
 
 from pathlib import Path
 
@@ -7,6 +7,7 @@ from safetensors.torch import load_file, save_file
 
 from serl_launcher.config.policy import PolicyConfig
 from serl_launcher.errors import CheckpointError
+from serl_launcher.policies.formats.base import read_base_weights
 from serl_launcher.policies.formats.sidecar import TOKENIZER_FILE, read_tokenizer
 from serl_launcher.policies.formats.stored import StoredPolicy
 from serl_launcher.policies.normalization import read_norm_stats, write_norm_stats
@@ -24,7 +25,7 @@ def read(directory: Path) -> StoredPolicy:
     spec, stats = directory / SPEC_FILE, directory / STATS_FILE
     return StoredPolicy(
         config=config,
-        weights=load_file(directory / WEIGHTS_FILE),
+        weights=read_base_weights(directory) | load_file(directory / WEIGHTS_FILE),
         spec=msgspec.json.decode(spec.read_bytes(), type=RobotSpec) if spec.is_file() else None,
         norm_stats=read_norm_stats(stats) if stats.is_file() else {},
         tokenizer=read_tokenizer(directory),

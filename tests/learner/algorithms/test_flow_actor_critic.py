@@ -11,6 +11,7 @@ from learner.replay.chunks import ChunkSampler
 from learner.replay.reader import ReplayDataset
 from learner.trainer.start import starting_policy
 from serl_launcher.config.training import OptimizerConfig
+from serl_launcher.config.tuning import TuningConfig
 from serl_launcher.datasets.writer import DatasetWriter
 from serl_launcher.errors import ConfigError
 from serl_launcher.events import EpisodeLabelled
@@ -263,6 +264,33 @@ def test_critics_on_the_backbone_do_not_train_it(run, dataset, features):
     assert not is_same(critics, snapshot(algorithm._critics))
     algorithm.update(batch)
     assert not is_same(before, snapshot(algorithm.policy))
+
+
+@pytest.mark.parametrize(("expert_only", "passes"), [(True, 2), (False, 3)])
+def test_a_frozen_backbone_sees_every_observation_once_per_update(run, dataset, expert_only, passes):
+    run.config.algo.sac = replace(run.config.algo.sac, critic_features="mean")
+    run.config.policy = replace(run.config.policy, tuning=TuningConfig(expert_only=expert_only))
+    algorithm = build(run, dataset)
+    seen = []
+    tower = algorithm.policy.network.paligemma_with_expert.paligemma.model.vision_tower.vision_model
+    tower.register_forward_hook(lambda _, inputs, __: seen.append(len(inputs[0])))
+    assert "actor_loss" in algorithm.update(batch_of(algorithm, dataset, range(4)))
+    assert len(seen) == passes
+
+
+def test_what_critics_have_seen_changes_nothing_of_the_actors_loss(run, dataset):
+    run.config.algo.sac = replace(run.config.algo.sac, critic_features="mean")
+    run.config.policy = replace(run.config.policy, tuning=TuningConfig(expert_only=True))
+    algorithm = build(run, dataset)
+    batch = batch_of(algorithm, dataset, range(4))
+    encoding = algorithm._encode(batch)
+    sample = algorithm._sample(batch, draws=False, encoding=encoding)
+    lesson = Lesson(
+        inputs=algorithm.policy.prepare(batch.images, batch.state, batch.prompts), noise=algorithm._noise(4),
+        seen=sample.seen, state=sample.state,
+    )  # fmt: skip
+    losses = [algorithm._flow_actor(each) for each in (lesson, replace(lesson, encoding=encoding))]
+    torch.testing.assert_close(*losses)
 
 
 def test_distillation_and_divergence_exclude_each_other(run):

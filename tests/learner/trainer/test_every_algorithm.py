@@ -1,5 +1,6 @@
 """What the trainer promises, for every algorithm alike."""
 
+import dataclasses
 import threading
 
 import pytest
@@ -10,8 +11,10 @@ from learner.trainer.build import build_trainer
 from learner.trainer.checkpoints import Checkpoints, policy_of, read_state
 from serl_launcher import publication
 from serl_launcher.config.training import OptimizerConfig
+from serl_launcher.config.tuning import LoraConfig, TuningConfig
 from serl_launcher.errors import ConfigError
 from serl_launcher.metrics import read_rows
+from serl_launcher.policies import load_policy
 from serl_launcher.policies.any_policy import load_any_policy
 from serl_launcher.run_directory import RunDirectory
 from serl_launcher.types import Outcome
@@ -71,9 +74,44 @@ def test_a_resumed_run_continues_bit_by_bit_and_its_policy_acts(run_of, name):
     assert all("train/loss" in row for row in rows)
 
 
+LORA = TuningConfig(freeze_vision=True, lora=LoraConfig(language_rank=2, expert_rank=2))
+
+
+@pytest.mark.parametrize(
+    ("changes", "ema"),
+    [({}, 0.0), ({"name": "pi05", "max_token_len": 48}, 0.0), ({"tuning": LORA}, 0.0), ({"tuning": LORA}, 0.9)],
+    ids=["pi0", "pi05", "lora", "lora-ema"],
+)
+def test_five_updates_and_five_more_equal_ten_bit_for_bit(run_of, changes, ema):
+    run = run_of("sft_pi0")
+    run.config.policy = dataclasses.replace(run.config.policy, **changes)
+    run.config.algo.optimizer.ema = ema
+    run.config.training.checkpoint_period = 5
+    whole = train(run, "test", 10)
+    train(run, "halves", 5)
+    halves = train(run, "halves", 10)
+    for file in ("policy/model.safetensors", "trainer.safetensors"):
+        one, other = load_file(whole / file), load_file(halves / file)
+        assert one.keys() == other.keys()
+        assert all(torch.equal(one[key], other[key]) for key in one)
+    one, other = (load_policy(policy_of(path)).state_dict() for path in (whole, halves))
+    assert all(torch.equal(one[key], other[key]) for key in one)
+
+
 @pytest.mark.parametrize("name", ["sac", "sac_pi0"])
 def test_critics_judge_commands_so_measured_labels_are_refused(run_of, name):
     run = run_of(name)
     run.config.dataset.label = "measured"
     with pytest.raises(ConfigError, match=f"algo={name} has critics.*label=commanded"):
+        build_trainer(run.config)
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [("sac", "policy.tuning.expert_only"), ("sac", "algo.image_augmentation"), ("sac_pi0", "algo.image_augmentation")],
+)
+def test_what_was_asked_for_and_an_algorithm_cannot_do_is_refused(run_of, name, asked):
+    run = run_of(name)
+    run.config.explicit = frozenset({asked})
+    with pytest.raises(ConfigError, match=asked):
         build_trainer(run.config)
