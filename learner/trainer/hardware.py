@@ -57,6 +57,7 @@ def _deepspeed(config: RunConfig) -> DeepSpeedPlugin:
             f"training.deepspeed_config: expected ZeRO stage 0, 1 or 2 in {path}, got {stage!r}. Every rank holds the "
             "whole policy, because it is published from there."
         )
+    _set_precision_(settings, training.mixed_precision)
     if training.num_gpus == 0:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     num_ranks = int(os.environ.get("WORLD_SIZE", "1"))
@@ -67,7 +68,6 @@ def _deepspeed(config: RunConfig) -> DeepSpeedPlugin:
     )
     settings["gradient_accumulation_steps"] = training.gradient_accumulation_steps
     settings["gradient_clipping"] = config.algo.optimizer.max_grad_norm
-    _set_precision_(settings, training.mixed_precision)
     os.environ["ACCELERATE_USE_DEEPSPEED"] = "true"
     return DeepSpeedPlugin(hf_ds_config=settings)
 

@@ -31,8 +31,10 @@ _VARIANTS = {"paligemma_variant": "gemma_2b", "action_expert_variant": "gemma_30
 
 def is_type_of(directory: Path) -> bool:
     """Whether a directory has LeRobot's settings of a π0 or π0.5."""
-    path = directory / CONFIG_FILE
-    return path.is_file() and _read_config(path).get("type") in ("pi0", "pi05")
+    try:
+        return _read_config(directory / CONFIG_FILE).get("type") in ("pi0", "pi05")
+    except CheckpointError:
+        return False
 
 
 def read(directory: Path) -> StoredPolicy:

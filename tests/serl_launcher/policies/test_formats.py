@@ -176,6 +176,13 @@ def test_lerobots_settings_tell_its_layout_where_the_names_lack_the_prefix(polic
     assert_equal_tensors(policy.network.state_dict(), loaded.network.state_dict())
 
 
+def test_damaged_settings_are_named(policy, tmp_path):
+    save_policy(policy, tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"Expected the settings of a policy at .*config\.json"):
+        load_policy(tmp_path)
+
+
 def test_what_lerobot_does_in_its_own_way_is_done_in_its_way(policy, tmp_path):
     save_policy(policy, tmp_path, layout="lerobot")
     (tmp_path / "hiors.json").unlink()

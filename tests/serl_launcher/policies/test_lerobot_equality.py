@@ -1,5 +1,7 @@
 """Our π0 and π0.5 against LeRobot 0.4.4's, on the same weights, inputs and noise; then through files."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -98,7 +100,7 @@ def test_loss_gradient_and_samples_equal_lerobots(policy, lerobot):
         assert relative_error(ours, theirs) < 1e-5
 
 
-def test_what_we_save_acts_alike_in_lerobot(policy, lerobot, spec, tmp_path, capsys):
+def test_what_we_save_acts_and_learns_alike_in_lerobot(policy, lerobot, spec, tmp_path, capsys, monkeypatch):
     from lerobot.processor import PolicyProcessorPipeline
     from lerobot.processor.converters import policy_action_to_transition, transition_to_policy_action
 
@@ -130,3 +132,13 @@ def test_what_we_save_acts_alike_in_lerobot(policy, lerobot, spec, tmp_path, cap
     theirs = postprocess(reference.predict_action_chunk(prepared, noise=noise)).numpy()
     acted = policy.act(images, state, prompts, generator=torch.Generator().manual_seed(4))
     assert np.linalg.norm(acted - theirs) / np.linalg.norm(theirs) < 1e-5
+
+    actions, time = torch.from_numpy(acted), torch.tensor([0.1, 0.5, 0.9])
+    monkeypatch.setattr(reference.model, "sample_noise", lambda *_: noise)
+    monkeypatch.setattr(reference.model, "sample_time", lambda *_: time)
+    target = policy.normalize_actions(actions, torch.from_numpy(state))[..., : spec.action_dim]
+    theirs, _ = reference({**prepared, "action": target})
+    policy.config = dataclasses.replace(config, loss_dims="robot")
+    is_pad = torch.zeros(actions.shape[:2], dtype=torch.bool)
+    error = policy.flow_loss(ours, actions, is_pad, draws=(noise[:, None], time[:, None]))
+    assert error.mean().item() == pytest.approx(theirs.item(), rel=1e-5)
