@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 
 from learner.algorithms.critics import CriticLoss, Critics, PooledEncoder
@@ -17,7 +18,7 @@ from learner.algorithms.sft import FlowMatching, Sft
 from learner.algorithms.temperature import Temperature
 from learner.replay.reader import ReplayDataset
 from learner.trainer.optimization import Optimization
-from learner.trainer.start import starting_gaussian, starting_policy
+from learner.trainer.start import MIN_STATE_STD, starting_gaussian, starting_policy
 from serl_launcher.config import RunConfig
 from serl_launcher.errors import ConfigError
 from serl_launcher.networks.features import feature_width
@@ -135,7 +136,10 @@ def _critics_encoder(config: RunConfig, policy: Pi0Policy) -> ObservationEncoder
     """Returns what `sac_pi0`'s critics read observations with: convolutions of their own, or the policy's backbone."""
     sac, spec = config.algo.sac, policy.spec
     if sac.critic_features == "own":
-        return ObservationEncoder(spec, sac.image_features)
+        encoder = ObservationEncoder(spec, sac.image_features)
+        state = policy.norm_stats["state"]
+        encoder.set_state_statistics(torch.tensor(state.mean), torch.tensor(state.std).clamp(min=MIN_STATE_STD))
+        return encoder
     width = feature_width(policy.network, num_cameras=policy.num_cameras, pooling=sac.critic_features)
     return PooledEncoder(width, spec.state_dim)
 

@@ -24,7 +24,7 @@ from serl_launcher.specs import RobotSpec
 logger = logging.getLogger(__name__)
 
 MIN_STATE_STD = 0.01
-"""Least deviation by which a Gaussian policy's state is divided: what hardly moves is not blown up."""
+"""Least deviation by which critics and a Gaussian policy divide the state: what hardly moves is not blown up."""
 
 
 def starting_policy(config: RunConfig, datasets: Sequence[ReplayDataset]) -> Pi0Policy:

@@ -65,6 +65,16 @@ def test_rewards_count_until_the_next_decision(run, dataset):
     assert batch.next_state[0].tolist() == dataset.steps.state[2].tolist()
 
 
+def test_critics_of_their_own_see_the_state_normalised_as_the_policy_does(run, dataset):
+    algorithm = build(run, dataset)
+    known = algorithm.policy.norm_stats["state"]
+    for critics in (algorithm._critics, algorithm._target.module):
+        torch.testing.assert_close(critics.encoder.state_mean, torch.tensor(known.mean))
+        torch.testing.assert_close(critics.encoder.state_std, torch.tensor(known.std).clamp(min=0.01))
+    features = algorithm._critics.encoder(torch.zeros(1, 2, 16, 16, 3, dtype=torch.uint8), torch.tensor([known.mean]))
+    assert features[0, -3:].tolist() == [0.0, 0.0, 0.0]
+
+
 def test_a_terminal_chunk_is_worth_its_reward(run, dataset):
     algorithm = build(run, dataset)
     sample = algorithm._sample(batch_of(algorithm, dataset, [6, 7]), draws=False)
