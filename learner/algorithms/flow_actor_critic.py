@@ -39,6 +39,7 @@ from learner.algorithms.flow_actor import FlowActor, Lesson, rated
 from learner.algorithms.interfaces import Sampling
 from learner.algorithms.parts import Parts, unwrapped
 from learner.algorithms.temperature import Temperature
+from learner.algorithms.turns import PolicyTurns
 from learner.algorithms.window import WholeWindow
 from learner.losses.actor_critic import pessimistic, soft_value, td_target
 from learner.replay.batch import Batch
@@ -70,6 +71,7 @@ class FlowActorCritic(WholeWindow):
         self._target = TargetCritics(critics, config.sac.soft_target_update_rate)
         self._generator = torch.Generator(self.policy.device).manual_seed(seed)
         self._part = part
+        self._turns = PolicyTurns(config.sac)
         self._snapshots, self._trained_part = PolicySnapshots(), TrainedPart()
         self._parts = self._gather_parts()
         backbone = self.policy.network.paligemma_with_expert.paligemma
@@ -133,6 +135,7 @@ class FlowActorCritic(WholeWindow):
     def load_state(self, tensors: dict[str, Tensor], scalars: dict[str, str | int | float]) -> None:
         """Continues where `state` was taken; the policy already holds the saved weights."""
         self._parts.load(tensors, scalars)
+        self._turns.take()
         self.num_updates = int(scalars["num_updates"])
 
     def _gather_parts(self) -> Parts:
@@ -157,10 +160,10 @@ class FlowActorCritic(WholeWindow):
         self._target.follow()
         metrics = {"loss": learned["loss"], "critic_grad_norm": learned["grad_norm"], "lr": learned["lr"],
                    "target": float(sample.target.mean())}  # fmt: skip
-        num_updates = self._critic.num_updates
-        if num_updates > sac.actor_training_starts and num_updates % sac.cta_ratio == 0:
+        if self._turns.is_due(self._critic.num_updates):
             # A backbone that trains has to run again: its activations are kept, and inside the wrapped module.
             metrics |= self._climb(batch, sample, None if self._backbone_trains else encoding)
+            self._turns.take()
         return metrics
 
     def _climb(self, batch: Batch, sample: CriticSample, encoding: Encoding | None) -> dict[str, float]:

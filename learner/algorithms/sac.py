@@ -26,6 +26,7 @@ from learner.algorithms.critics import (
 from learner.algorithms.interfaces import Sampling
 from learner.algorithms.parts import Parts, unwrapped
 from learner.algorithms.temperature import Temperature
+from learner.algorithms.turns import PolicyTurns
 from learner.algorithms.window import WholeWindow
 from learner.losses.actor_critic import pessimistic, policy_loss, soft_value, td_target
 from learner.losses.discrete import double_dqn_target, toggle_penalty
@@ -77,6 +78,7 @@ class Sac(WholeWindow):
         self._target = TargetCritics(critics, config.sac.soft_target_update_rate)
         self._generator = torch.Generator(policy.device).manual_seed(seed)
         self._part = part
+        self._turns = PolicyTurns(config.sac)
         self._snapshots = PolicySnapshots()
         self._temperature_module = unwrapped(self._temperature.module, Temperature)
         self._actor_module = unwrapped(self._actor.module, Actor)
@@ -107,14 +109,14 @@ class Sac(WholeWindow):
 
     def update(self, batch: Batch) -> dict[str, float]:
         """Makes one update of the critics and, where it is due, of policy and temperature."""
-        sac = self._config.sac
         sample = self._sample(batch)
         learned = self._critic.update([sample], self._critic.module)
         self._target.follow()
         metrics = {"loss": learned["loss"], "critic_grad_norm": learned["grad_norm"], "lr": learned["lr"],
                    "target": float(sample.target.mean())}  # fmt: skip
-        if self.num_updates > sac.actor_training_starts and self.num_updates % sac.cta_ratio == 0:
+        if self._turns.is_due(self.num_updates):
             metrics |= self._update_actor(sample)
+            self._turns.take()
         return metrics
 
     def evaluate(self, batch: Batch) -> dict[str, float]:
@@ -147,6 +149,7 @@ class Sac(WholeWindow):
     def load_state(self, tensors: dict[str, Tensor], scalars: dict[str, str | int | float]) -> None:
         """Continues where `state` was taken; the policy already holds the saved weights."""
         self._parts.load(tensors, scalars)
+        self._turns.take()
 
     def _update_actor(self, sample: CriticSample) -> dict[str, float]:
         with torch.no_grad():

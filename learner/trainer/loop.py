@@ -55,6 +55,8 @@ class Trainer:
         self._ranks = ranks
         self._outputs = outputs
         self.progress = progress
+        self._accepted_at = algorithm.num_updates
+        """Number of updates at the last one that was finite."""
 
     def run(self, stop: threading.Event) -> bool:
         """Trains until the run is finished (True) or `stop` is set (False); both end with a checkpoint.
@@ -87,16 +89,20 @@ class Trainer:
             return
         self._guard.accept()
         self.progress.loss = metrics["loss"]
-        num_updates = self._algorithm.num_updates
-        if num_updates % self._config.training.held_out_period == 0:
+        if self._is_due(self._config.training.held_out_period):
             self._measure()
-        if num_updates % self._config.algo.publish_every == 0 and self._outputs is not None:
+        if self._is_due(self._config.algo.publish_every) and self._outputs is not None:
             self._publish(self._outputs)
-        if num_updates % self._config.training.checkpoint_period == 0:
+        if self._is_due(self._config.training.checkpoint_period):
             self._checkpoint()
-        if num_updates % self._config.logging.log_period == 0 and self._outputs is not None:
+        if self._is_due(self._config.logging.log_period) and self._outputs is not None:
             row = {**self._row(metrics), **self._outputs.server_figures()}
-            self._outputs.log(row, num_updates=num_updates)
+            self._outputs.log(row, num_updates=self._algorithm.num_updates)
+        self._accepted_at = self._algorithm.num_updates
+
+    def _is_due(self, period: int) -> bool:
+        """Returns whether a multiple of `period` was reached since the last finite update: skipped ones skip no work."""
+        return self._algorithm.num_updates // period > self._accepted_at // period
 
     def status(self) -> dict[str, JSON]:
         """Returns what the status file tells; called from another thread."""
@@ -198,6 +204,7 @@ class Trainer:
             self._outputs.finish_checkpoint()
         self._ranks.agree(Verdict.UPDATE)
         self._go_back()
+        self._accepted_at = self._algorithm.num_updates
 
     def _measure(self) -> None:
         samples = self._feed.held_out

@@ -9,6 +9,7 @@ from learner.algorithms.build import build_algorithm
 from learner.algorithms.flow_actor import Lesson, rated
 from learner.replay.chunks import ChunkSampler
 from learner.replay.reader import ReplayDataset
+from learner.trainer.guard import NotFinite
 from learner.trainer.start import starting_policy
 from serl_launcher.config.training import OptimizerConfig
 from serl_launcher.config.tuning import TuningConfig
@@ -98,6 +99,20 @@ def test_critics_learn_alone_at_first(run, dataset):
     before = snapshot(algorithm.policy)
     algorithm.update(batch_of(algorithm, dataset, range(4)))
     assert is_same(before, snapshot(algorithm.policy))
+
+
+def test_a_policy_update_that_failed_is_due_until_it_succeeds(run, dataset):
+    run.config.algo.sac.cta_ratio, run.config.algo.sac.distill_weight = 2, 1.0
+    algorithm = build(run, dataset)
+    batch = batch_of(algorithm, dataset, range(4))
+    algorithm.update(batch)
+    run.config.algo.sac.distill_weight = float("nan")
+    for _ in range(3):
+        with pytest.raises(NotFinite):
+            algorithm.update(batch)
+    run.config.algo.sac.distill_weight = 1.0
+    assert ["actor_loss" in algorithm.update(batch) for _ in range(2)] == [True, True]
+    assert algorithm.num_updates == 3
 
 
 def test_supervised_updates_of_a_cycle_leave_the_critics_alone(run, dataset):

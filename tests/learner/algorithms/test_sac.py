@@ -9,6 +9,7 @@ from learner.replay.reader import ReplayDataset
 from learner.replay.transitions import TransitionMemory
 from learner.trainer.start import draw_gaussian
 from serl_launcher.config import RunConfig
+from learner.trainer.guard import NotFinite
 from serl_launcher.config.sac import GripperConfig, SacConfig
 from serl_launcher.config.training import AlgoConfig, OptimizerConfig
 from serl_launcher.errors import ConfigError
@@ -104,6 +105,20 @@ def test_critics_learn_alone_at_first():
 
 def test_terminal_steps_are_worth_their_scaled_reward():
     _, algorithm = build(config_of(reward_scale=2.0, reward_bias=-1.0))
+def test_an_actor_update_that_failed_is_due_until_it_succeeds():
+    _, algorithm = build(config_of(cta_ratio=3, backup_entropy=False))
+    log_temperature = algorithm._temperature_module.log_value.data
+    log_temperature.fill_(float("nan"))
+    for _ in range(2):
+        algorithm.update(batch_of(memory()))
+    for _ in range(3):
+        with pytest.raises(NotFinite):
+            algorithm.update(batch_of(memory()))
+    log_temperature.fill_(0.0)
+    learned = ["actor_loss" in algorithm.update(batch_of(memory())) for _ in range(4)]
+    assert learned == [True, False, False, True]
+
+
     batch = batch_of(memory())
     target = algorithm._sample(batch).target
     torch.testing.assert_close(target, 2 * torch.from_numpy(batch.reward) - 1)

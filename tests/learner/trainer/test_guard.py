@@ -82,6 +82,24 @@ def test_a_batch_that_is_not_finite_is_skipped_and_reported(sft):
     assert trainer.status()["updates"] == 6
     assert trainer.status()["skipped_updates"] == 2
 
+class FailsAfterwards(Poison):
+    """Fails when it has counted the update, as an actor-critic whose policy fails after its critics have learned."""
+
+    def update(self, batch):
+        self._count += 1
+        metrics = self._algorithm.update(batch)
+        if self._count in self._calls:
+            raise NotFinite("not finite")
+        return metrics
+
+
+def test_a_skipped_update_skips_no_checkpoint(sft):
+    trainer = build_trainer(sft.config)
+    trainer._algorithm = FailsAfterwards(trainer._algorithm, {3})
+    assert trainer.run(threading.Event())
+    assert sorted(path.name for path in sft.directory.checkpoints.glob("0*")) == ["00000004", "00000006"]
+
+
 
 def test_after_several_in_a_row_the_run_continues_from_its_last_checkpoint(sft):
     seen = []
