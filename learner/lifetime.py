@@ -19,6 +19,9 @@ logger = logging.getLogger(__name__)
 EXIT_STOPPED = 143
 """Ended in good order because a signal asked for it (128 + SIGTERM). 0 means that the work itself is finished."""
 
+EXIT_DIVERGED = 3
+"""Training stopped being finite again and again: a restart would repeat it, a person must change something."""
+
 SUPERVISOR_VARIABLE = "HIORS_SUPERVISOR_PID"
 """Set by the supervisor for its children: a child whose supervisor is gone ends in good order."""
 

@@ -4,6 +4,7 @@ starting -> running -> (trainer exits 0) -> finishing -> server exits 0 -> 0
 |
 +--- Ctrl-C or SIGTERM ---> stopping: SIGTERM to all, wait, kill what is left -> 0
 +--- a child exits with EXIT_CONFIG (2): it can never run -> stopping -> 2
++--- the trainer exits with EXIT_DIVERGED (3): a restart would repeat it -> stopping -> 3
 +--- a child fails `MAX_FAILURES` times in a row -> stopping -> 1
 """
 
@@ -16,6 +17,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from learner.lifetime import EXIT_DIVERGED
 from serl_launcher.config.loader import EXIT_CONFIG
 
 logger = logging.getLogger(__name__)
@@ -144,6 +146,9 @@ class Supervisor:
         if status == EXIT_CONFIG:
             logger.error("The %s cannot run with this configuration; see its message above.", child.spec.name)
             return EXIT_CONFIG
+        if status == EXIT_DIVERGED:
+            logger.error("The %s has given up and is not started again; see its message above.", child.spec.name)
+            return EXIT_DIVERGED
         child.plan_restart(status)
         if child.num_failures >= MAX_FAILURES:
             logger.error(

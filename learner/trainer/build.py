@@ -16,6 +16,7 @@ from learner.trainer.best import score_of
 from learner.trainer.checkpoints import Checkpoints, policy_of, read_state
 from learner.trainer.feed import DataFeed
 from learner.trainer.hardware import build_hardware
+from learner.trainer.guard import Diverged
 from learner.trainer.loop import Trainer
 from learner.trainer.outputs import Outputs
 from learner.trainer.progress import Progress
@@ -99,7 +100,7 @@ def _go_back(checkpoints: Checkpoints, algorithm: Algorithm) -> None:
     """Puts weights, optimizers and noise back to the newest checkpoint, but not the samples: they may be the cause."""
     newest = checkpoints.newest()
     if newest is None:
-        raise CheckpointError(
+        raise Diverged(
             "Training was to go back to its last checkpoint, but there is none yet. Lower algo.optimizer.lr, or check "
             "the data with `python -m tools.replay verify`."
         )

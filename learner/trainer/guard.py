@@ -20,6 +20,10 @@ class NotFinite(PolicyError):
     """The loss or the gradient of an update is not finite; the weights are as before it."""
 
 
+class Diverged(NotFinite):
+    """Going back to a checkpoint does not help: the same start would end in the same way."""
+
+
 class Guard:
     """Counts updates that were skipped, and decides when to go back to a checkpoint."""
 
@@ -49,7 +53,7 @@ class Guard:
         """Notes a skipped update; returns whether to go back to the last checkpoint now.
 
         Raises:
-            NotFinite: It happened too often; the message says how often.
+            Diverged: It happened too often; the message says how often.
         """
         self.num_skipped += 1
         self.num_in_a_row += 1
@@ -59,9 +63,10 @@ class Guard:
         while self._rollbacks and num_updates - self._rollbacks[0] > WINDOW:
             self._rollbacks.popleft()
         if len(self._rollbacks) >= self._config.max_rollbacks:
-            raise NotFinite(
+            raise Diverged(
                 f"{self._config.max_skipped_updates} updates in a row were not finite, again after "
-                f"{len(self._rollbacks)} returns to a checkpoint (training.max_rollbacks). {failure}"
+                f"{len(self._rollbacks)} returns to a checkpoint (training.max_rollbacks); the trainer is not started "
+                f"again. Start the run again with other settings: it continues from its last checkpoint. {failure}"
             ) from failure
         self._rollbacks.append(num_updates)
         self.num_in_a_row = 0

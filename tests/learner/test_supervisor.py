@@ -118,6 +118,15 @@ def test_a_wrong_configuration_is_not_tried_again(tmp_path, running):
     assert len(starts(tmp_path / "trainer")) == 1
 
 
+def test_a_training_that_has_given_up_is_not_tried_again(tmp_path, running, monkeypatch):
+    monkeypatch.setattr(supervisor, "STABLE_S", 0.0)  # As if it had trained for long: earlier failures are forgotten.
+    trainer = child("trainer", "sys.exit(3)\n", tmp_path / "trainer", is_goal=True)
+    _, thread, results = running(child("server", SLEEP, tmp_path / "server"), trainer)
+    thread.join(20)
+    assert results == [3]
+    assert len(starts(tmp_path / "trainer")) == 1
+
+
 def test_what_a_killed_child_had_started_is_killed_too(tmp_path, running):
     program = (
         "import subprocess\n"

@@ -6,9 +6,8 @@ import torch
 
 from learner.trainer.build import build_trainer
 from learner.trainer.checkpoints import Checkpoints
-from learner.trainer.guard import WINDOW, Guard, NotFinite
+from learner.trainer.guard import WINDOW, Diverged, Guard, NotFinite
 from serl_launcher.config.training import TrainingConfig
-from serl_launcher.errors import CheckpointError
 from serl_launcher.types import Outcome
 
 
@@ -37,7 +36,7 @@ def test_going_back_too_often_gives_up():
     guard = Guard(TrainingConfig(max_skipped_updates=1, max_rollbacks=2))
     assert failing(guard, 10)
     assert failing(guard, 20)
-    with pytest.raises(NotFinite, match="max_rollbacks"):
+    with pytest.raises(Diverged, match="max_rollbacks"):
         failing(guard, 30)
 
 
@@ -82,6 +81,7 @@ def test_a_batch_that_is_not_finite_is_skipped_and_reported(sft):
     assert trainer.status()["updates"] == 6
     assert trainer.status()["skipped_updates"] == 2
 
+
 class FailsAfterwards(Poison):
     """Fails when it has counted the update, as an actor-critic whose policy fails after its critics have learned."""
 
@@ -98,7 +98,6 @@ def test_a_skipped_update_skips_no_checkpoint(sft):
     trainer._algorithm = FailsAfterwards(trainer._algorithm, {3})
     assert trainer.run(threading.Event())
     assert sorted(path.name for path in sft.directory.checkpoints.glob("0*")) == ["00000004", "00000006"]
-
 
 
 def test_after_several_in_a_row_the_run_continues_from_its_last_checkpoint(sft):
@@ -122,5 +121,5 @@ def test_after_several_in_a_row_the_run_continues_from_its_last_checkpoint(sft):
 
 
 def test_without_a_checkpoint_there_is_nothing_to_go_back_to(sft):
-    with pytest.raises(CheckpointError, match="none yet"):
+    with pytest.raises(Diverged, match="none yet"):
         poisoned(sft, {1, 2}).run(threading.Event())
