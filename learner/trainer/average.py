@@ -8,7 +8,7 @@ i, the average after n updates is the sum over i of (1 - d_i) * d_{i+1} ... d_n 
 starting weight.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -20,13 +20,18 @@ def decay_after(num_updates: int, decay: float) -> float:
 
 
 class WeightAverage:
-    """Averages of parameters; each is a tensor of its own, in the parameter's dtype and on its device."""
+    """Averages of parameters; each is a tensor of its own, in float32 and on the parameter's device.
+
+    In bfloat16 a step of 1 % is mostly less than half of the last digit: such an average would stand still.
+    """
 
     def __init__(self, parameters: Sequence[Tensor], decay: float) -> None:
         """Starts at the present weights. A `decay` of 0 averages nothing and costs nothing."""
         self._parameters = parameters
         self._decay = decay
         self._averages: list[Tensor] = []
+        self._weights: list[Tensor] = []
+        """The parameters' own, while the averages are in their place."""
         self.restart()
 
     @property
@@ -34,18 +39,38 @@ class WeightAverage:
         """Whether there is an average."""
         return self._decay > 0
 
-    def restart(self) -> None:
-        """Starts again at the present weights."""
-        self._averages = [parameter.detach().clone() for parameter in self._parameters] if self.is_on else []
+    def restart(self, averages: Mapping[int, Tensor] | None = None) -> None:
+        """Starts again at the present weights, or for the parameters named at `averages`."""
+        if self.is_on:
+            starts = ((averages or {}).get(number, each) for number, each in enumerate(self._parameters))
+            self._averages = [
+                start.detach().to(parameter.device, torch.float32, copy=True)
+                for start, parameter in zip(starts, self._parameters, strict=True)
+            ]
+
+    def unrounded(self) -> dict[int, Tensor]:
+        """Returns the averages by their parameter's number, of those parameters that cannot hold them exactly."""
+        return {
+            number: average
+            for number, average in enumerate(self._averages)
+            if self._parameters[number].dtype != average.dtype
+        }
 
     @torch.no_grad()
     def follow(self, num_updates: int) -> None:
         """Moves towards the present weights; `num_updates` counts the one just made."""
         for average, parameter in zip(self._averages, self._parameters, strict=False):
-            average.lerp_(parameter.detach(), 1.0 - decay_after(num_updates, self._decay))
+            average.lerp_(parameter.detach().to(average.dtype), 1.0 - decay_after(num_updates, self._decay))
 
     def swap(self) -> None:
-        """Lets averages and weights change places; nothing is copied. Do not train while they are swapped."""
-        for number, average in enumerate(self._averages):
-            parameter = self._parameters[number]
-            parameter.data, self._averages[number] = average, parameter.data
+        """Puts the averages in the weights' place, and the other way round; do not train while they are there.
+
+        Nothing is copied, but averages that are rounded to their parameter's dtype.
+        """
+        if self._weights:
+            places, self._weights = self._weights, []
+        else:
+            places = [average.to(self._parameters[number].dtype) for number, average in enumerate(self._averages)]
+            self._weights = [parameter.data for parameter in self._parameters] if self.is_on else []
+        for parameter, place in zip(self._parameters, places, strict=False):
+            parameter.data = place

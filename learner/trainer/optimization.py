@@ -71,7 +71,7 @@ class Optimization:
     def published_weights(self) -> Iterator[None]:
         """Within it, the module holds the weights to publish: their moving average, where there is one.
 
-        Tensors change places, nothing is copied; do not train inside.
+        Tensors change places, nothing of float32 is copied; do not train inside.
         """
         self._average.swap()
         try:
@@ -91,6 +91,7 @@ class Optimization:
         }
         if self._average.is_on:
             tensors |= {f"weights/{number}": parameter.detach() for number, parameter in enumerate(self._parameters)}
+            tensors |= {f"average/{number}": average for number, average in self._average.unrounded().items()}
         return tensors
 
     def load(self, tensors: dict[str, Tensor], num_updates: int, *, schedule_start: int = 0) -> None:
@@ -101,14 +102,17 @@ class Optimization:
         """
         state: State = {}
         weights: dict[int, Tensor] = {}
+        averages: dict[int, Tensor] = {}
         for key, value in tensors.items():
             kind, number, *name = key.split("/")
             if kind == "optimizer":
                 state.setdefault(int(number), {})[name[0]] = value
             elif kind == "weights":
                 weights[int(number)] = value
+            elif kind == "average":
+                averages[int(number)] = value
         self._check_fits(state)
-        self._average.restart()
+        self._average.restart(averages)
         self._engine.load(state, weights)
         self.num_updates, self.schedule_start = num_updates, schedule_start
 
