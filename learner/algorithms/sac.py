@@ -215,10 +215,10 @@ class Sac(WholeWindow):
         batch_size = len(sample.target)
         with torch.no_grad():
             features = self._critics.features(sample.seen, sample.state).repeat_interleave(count, 0)
-            own, log_prob = self.policy.actor(features, self._noise(batch_size * count))
-        uniform = 2 * self._uniform(batch_size * count, width) - 1
+            own, log_prob = self.policy.actor(features, self._noise(batch_size, count).flatten(0, 1))
+        uniform = 2 * self._uniform(batch_size, count, width) - 1
         shape = (batch_size, count)
-        sample.drawn_actions = torch.cat([own.unflatten(0, shape), uniform.unflatten(0, shape)], dim=1)
+        sample.drawn_actions = torch.cat([own.unflatten(0, shape), uniform], dim=1)
         density = torch.full(shape, -width * float(np.log(2.0)), device=own.device)
         sample.drawn_log_density = torch.cat([log_prob.unflatten(0, shape), density], dim=1)
         if self._config.sac.cql_calibrated and batch.return_to_go is not None:
@@ -230,15 +230,16 @@ class Sac(WholeWindow):
             return images
         return random_shift(images, self._uniform(len(images), 2).T, pad)
 
-    def _noise(self, count: int) -> Float[Tensor, "B A"]:
-        """Returns this rank's rows of the noise of all ranks."""
+    def _noise(self, batch_size: int, *more: int) -> Float[Tensor, "B *N A"]:
+        """Returns this rank's samples of the noise of all ranks."""
         number, ranks = self._part
-        shape = (count * ranks, len(self.policy.continuous))
+        shape = (batch_size * ranks, *more, len(self.policy.continuous))
         return torch.randn(shape, generator=self._generator, device=self.policy.device)[number::ranks]
 
-    def _uniform(self, count: int, width: int) -> Float[Tensor, "B W"]:
+    def _uniform(self, batch_size: int, *shape: int) -> Float[Tensor, "B *N"]:
+        """Returns this rank's samples of the uniform draws of all ranks."""
         number, ranks = self._part
-        draws = torch.rand((count * ranks, width), generator=self._generator, device=self.policy.device)
+        draws = torch.rand((batch_size * ranks, *shape), generator=self._generator, device=self.policy.device)
         return draws[number::ranks]
 
 

@@ -1,3 +1,5 @@
+from dataclasses import fields, replace
+
 import numpy as np
 import pytest
 import torch
@@ -7,9 +9,9 @@ from learner.algorithms.build import build_algorithm
 from learner.replay.chunks import ChunkSampler
 from learner.replay.reader import ReplayDataset
 from learner.replay.transitions import TransitionMemory
+from learner.trainer.guard import NotFinite
 from learner.trainer.start import draw_gaussian
 from serl_launcher.config import RunConfig
-from learner.trainer.guard import NotFinite
 from serl_launcher.config.sac import GripperConfig, SacConfig
 from serl_launcher.config.training import AlgoConfig, OptimizerConfig
 from serl_launcher.errors import ConfigError
@@ -35,10 +37,10 @@ def config_of(**sac):
     return RunConfig(algo=algo)
 
 
-def build(config, spec=SPEC):
+def build(config, spec=SPEC, part=(0, 1)):
     torch.manual_seed(0)
     policy = draw_gaussian(config, spec)
-    return policy, build_algorithm(config, policy, Accelerator(cpu=True), seed=0)
+    return policy, build_algorithm(config, policy, Accelerator(cpu=True), seed=0, part=part)
 
 
 def memory(discount=0.9, count=64):
@@ -103,8 +105,6 @@ def test_critics_learn_alone_at_first():
     assert not is_same(before, snapshot(policy.actor))
 
 
-def test_terminal_steps_are_worth_their_scaled_reward():
-    _, algorithm = build(config_of(reward_scale=2.0, reward_bias=-1.0))
 def test_an_actor_update_that_failed_is_due_until_it_succeeds():
     _, algorithm = build(config_of(cta_ratio=3, backup_entropy=False))
     log_temperature = algorithm._temperature_module.log_value.data
@@ -119,6 +119,8 @@ def test_an_actor_update_that_failed_is_due_until_it_succeeds():
     assert learned == [True, False, False, True]
 
 
+def test_terminal_steps_are_worth_their_scaled_reward():
+    _, algorithm = build(config_of(reward_scale=2.0, reward_bias=-1.0))
     batch = batch_of(memory())
     target = algorithm._sample(batch).target
     torch.testing.assert_close(target, 2 * torch.from_numpy(batch.reward) - 1)
@@ -196,6 +198,18 @@ def test_the_conservative_penalty_lowers_what_was_never_tried():
         drawn = 2 * torch.rand(200, 2, generator=torch.Generator().manual_seed(1)) - 1
         values.append(algorithm._critics.value(torch.zeros(200, 2), drawn).mean().item())
     assert values[1] < values[0]
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_a_rank_draws_for_its_samples_what_one_process_would(number):
+    batch = batch_of(memory())
+    own = replace(batch, **{
+        item.name: getattr(batch, item.name)[number::2] for item in fields(batch) if getattr(batch, item.name) is not None
+    })  # fmt: skip
+    whole = build(config_of(cql_weight=1.0))[1]._sample(batch)
+    part = build(config_of(cql_weight=1.0), part=(number, 2))[1]._sample(own)
+    for name in ("target", "drawn_actions", "drawn_log_density"):
+        torch.testing.assert_close(getattr(part, name), getattr(whole, name)[number::2])
 
 
 def test_images_are_learned_from_as_they_were_recorded(run):
