@@ -38,7 +38,7 @@ class Batch:
     return_to_go: np.ndarray | None = None
     """float32 [B]; discounted sum of rewards from the chunk's first step to the episode's end; None unless known."""
     is_successful: np.ndarray | None = None
-    """bool [B]; whether the sample's episode did not fail and was not aborted; None unless asked for."""
+    """bool [B]; whether the sample's episode succeeded or is an unlabelled demonstration; None unless asked for."""
     next_images: np.ndarray | None = None
     """uint8 [B, C, height, width, 3] after the chunk's last real step; None unless the sampler was asked for it."""
     next_state: np.ndarray | None = None

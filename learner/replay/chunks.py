@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from learner.replay.batch import Batch, concatenate
+from learner.replay.columns import EpisodeTable
 from learner.replay.reader import ReplayDataset
 from learner.returns import chunk_returns, labelled_rewards, returns_to_go
 from serl_launcher.errors import DatasetError
@@ -30,6 +31,15 @@ def chunk_steps(steps: np.ndarray, last_steps: np.ndarray, horizon: int) -> tupl
     """
     wanted = steps[:, None] + np.arange(horizon)
     return np.minimum(wanted, last_steps[:, None]), wanted > last_steps[:, None]
+
+
+def is_worth_imitating(episodes: EpisodeTable) -> np.ndarray:
+    """Returns which episodes a policy may clone, bool [E]: successes, and demonstrations that nobody labelled.
+
+    An unlabelled episode of a policy is mostly one that ran out of time.
+    """
+    is_demonstration = (episodes.outcome == Outcome.UNLABELLED) & ~episodes.has_policy_steps
+    return (episodes.outcome == Outcome.SUCCESS) | is_demonstration
 
 
 class ChunkSampler:
@@ -99,7 +109,7 @@ class ChunkSampler:
         )
         if self._has_next:
             batch.return_to_go = self._returns_to_go[steps]
-            batch.is_successful = ~np.isin(episodes.outcome[episode], (Outcome.FAILURE, Outcome.ABORTED))
+            batch.is_successful = is_worth_imitating(episodes)[episode]
             self._fill_next_(batch, steps + (~is_beyond).sum(axis=1), episode, last)
         return batch
 

@@ -9,7 +9,7 @@ from learner.replay.chunks import ChunkSampler, chunk_steps, concatenate
 from learner.replay.reader import ReplayDataset
 from serl_launcher.datasets.writer import DatasetWriter
 from serl_launcher.errors import DatasetError
-from serl_launcher.types import Outcome
+from serl_launcher.types import Outcome, Source
 from tests.recorded_episodes import action_of, image_of, make_episode, robot, state_of
 
 SPEC = robot()
@@ -85,6 +85,17 @@ def test_next_observation_after_the_last_step_is_the_final_one(dataset: ReplayDa
     np.testing.assert_array_equal(batch.next_state, [state_of(0, 3), state_of(0, 5), state_of(1, 3)])
     for sample, (episode, step) in enumerate([(0, 3), (0, 5), (1, 3)]):
         np.testing.assert_allclose(batch.next_images[sample, 1], image_of(SPEC, 0, episode, step), atol=2)
+
+
+def test_successes_and_unlabelled_demonstrations_are_worth_imitating(tmp_path: Path) -> None:
+    writer = DatasetWriter(tmp_path, SPEC)
+    recorded = [(outcome, source) for source in (Source.POLICY, Source.HUMAN) for outcome in Outcome]
+    for number, (outcome, source) in enumerate(recorded):
+        writer.append(make_episode(SPEC, number, 2, outcome=outcome, sources=[source] * 2))
+    expected = {(Outcome.SUCCESS, Source.POLICY), (Outcome.SUCCESS, Source.HUMAN), (Outcome.UNLABELLED, Source.HUMAN)}
+    batch = sampler(ReplayDataset(tmp_path), with_next=True).sample(np.arange(0, 2 * len(recorded), 2))
+    assert batch.is_successful is not None
+    assert batch.is_successful.tolist() == [each in expected for each in recorded]
 
 
 def test_batches_join_in_order(dataset: ReplayDataset) -> None:
