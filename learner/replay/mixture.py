@@ -1,5 +1,6 @@
 """Batches drawn from several sources in exact ratios."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -9,6 +10,8 @@ from learner.replay.batch import Batch, concatenate
 from learner.replay.chunks import ChunkSampler
 from learner.replay.views import StepWeights, View, all_steps
 from serl_launcher.errors import DatasetError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True, slots=True)
@@ -112,10 +115,14 @@ class Mixture:
         return {"rng": self._rng.bit_generator.state, "carry": self._carry.tolist(), "is_open": list(self._is_open)}
 
     def load_state_dict(self, state: dict) -> None:
-        """Continues where `state_dict` was taken; raises ValueError where the sources are not as many."""
-        if len(state["carry"]) != len(self.sources):
-            raise ValueError(f"Expected the state of {len(self.sources)} sources, got {len(state['carry'])}.")
+        """Continues where `state_dict` was taken; with other sources the random numbers alone go on."""
         self._rng.bit_generator.state = state["rng"]
+        if len(state["carry"]) != len(self.sources):
+            logger.warning(
+                "The run continues with %d sources of samples instead of %d: %s.",
+                len(self.sources), len(state["carry"]), ", ".join(source.name for source in self.sources),
+            )  # fmt: skip
+            return
         self._carry = np.array(state["carry"], np.float64)
         self._is_open = list(state["is_open"])
 

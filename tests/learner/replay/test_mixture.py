@@ -79,3 +79,13 @@ def test_a_restored_mixture_goes_on_with_the_same_batch(dataset: ReplayDataset) 
     restored.load_state_dict(state)
 
     assert [np.concatenate(restored.draw()).tolist() for _ in range(3)] == expected
+
+
+def test_a_run_continues_with_a_source_that_was_added(dataset: ReplayDataset, caplog: pytest.LogCaptureFixture) -> None:
+    mixture = Mixture([source(dataset, 0.3), source(dataset, 0.7)], 9, 5)
+    mixture.draw()
+    more = Mixture([source(dataset, 0.3), source(dataset, 0.3, "added"), source(dataset, 0.4)], 9, 99)
+    more.load_state_dict(json.loads(json.dumps(mixture.state_dict())))
+    assert "3 sources of samples instead of 2: source, added, source" in caplog.text
+    assert more.state_dict()["rng"] == mixture.state_dict()["rng"]
+    assert sum(more.counts()) == 9
