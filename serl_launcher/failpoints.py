@@ -21,7 +21,7 @@ SEAL = (
 )  # fmt: skip
 LABEL = ("seal relabel_steps", "seal relabel_episode", "labelled", "label marked")
 PUBLISH = ("publication written", "publication renamed", "publication named")
-CHECKPOINT = ("checkpoint written", "checkpoint renamed")
+CHECKPOINT = ("checkpoint written", "checkpoint aside", "checkpoint renamed")
 PLACES = (*SPOOL, *COMMIT, *SEAL, *LABEL, *PUBLISH, *CHECKPOINT)
 
 _place = ""

@@ -58,7 +58,7 @@ class Checkpoints:
         """JSON that every checkpoint holds as `run.json`."""
 
     def save(self, num_updates: int, save_policy: Callable[[Path], None], state: TrainerState) -> Path:
-        """Writes a checkpoint, replacing one of the same number; returns its directory."""
+        """Writes a checkpoint, unless there is an intact one of the same number; returns its directory."""
         return self.seal(self.write(num_updates, save_policy, state))
 
     def write(self, num_updates: int, save_policy: Callable[[Path], None], state: TrainerState) -> Path:
@@ -75,21 +75,34 @@ class Checkpoints:
         return temporary
 
     def seal(self, written: Path) -> Path:
-        """Forces a written checkpoint to disk and gives it its name; returns its directory."""
+        """Forces a written checkpoint to disk and gives it its name; returns its directory.
+
+        An intact one of the same number stays instead: the same update, written before the run was stopped.
+        """
         num_updates = int(written.name.removeprefix(_TEMPORARY_PREFIX).split("-")[0])
         publication.seal_directory(written, num_updates)
         failpoints.reached("checkpoint written")
         final = self._root / f"{num_updates:08d}"
-        if final.exists():
-            shutil.rmtree(final)
-        written.rename(final)
-        sync_directory(self._root)
-        failpoints.reached("checkpoint renamed")
-        best = self._mark_best()
+        if final.is_dir() and _is_intact(final):
+            shutil.rmtree(written)
+        else:
+            self._name(written, final)
+        best = self.mark_best()
         for old in self._complete()[: -self._keep]:
             if old != best:
                 shutil.rmtree(old, ignore_errors=True)
         return final
+
+    def _name(self, written: Path, final: Path) -> None:
+        """Gives a sealed checkpoint its name, which a damaged one may have: no directory takes the name of another."""
+        damaged = written.with_name(f"{written.name}-damaged")
+        if final.is_dir():
+            final.rename(damaged)
+            failpoints.reached("checkpoint aside")
+        written.rename(final)
+        sync_directory(self._root)
+        failpoints.reached("checkpoint renamed")
+        shutil.rmtree(damaged, ignore_errors=True)
 
     def best(self) -> Path | None:
         """Returns the best checkpoint as of the last `save`; None where none was scored."""
@@ -99,7 +112,8 @@ class Checkpoints:
             return None
         return path if (path / publication.MANIFEST).is_file() else None
 
-    def _mark_best(self) -> Path | None:
+    def mark_best(self) -> Path | None:
+        """Names the best checkpoint in `BEST`, by what is known now; returns it, None where none has a score."""
         if self._score is None:
             return None
         scored = [(score, path) for path in self._complete() if (score := self._score(path)) is not None]
@@ -136,6 +150,14 @@ class Checkpoints:
 
     def _complete(self) -> list[Path]:
         return sorted(path for path in self._root.glob("[0-9]*") if (path / publication.MANIFEST).is_file())
+
+
+def _is_intact(checkpoint: Path) -> bool:
+    try:
+        publication.verify(checkpoint)
+    except CheckpointError:
+        return False
+    return True
 
 
 def policy_of(checkpoint: Path) -> Path:
