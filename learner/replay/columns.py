@@ -49,6 +49,8 @@ class EpisodeTable:
     """Steps commanded by somebody else in episodes that the policy acted in, int64 [E]; 0 in demonstrations."""
     has_policy_steps: np.ndarray
     """Whether a policy acted at all, bool [E]; False in demonstrations."""
+    is_terminated: np.ndarray
+    """Whether the task ended with its last step, and was not cut off, bool [E]."""
     first_row: np.ndarray
     """Row of the first step in its data file, int64 [E]."""
 
@@ -161,6 +163,7 @@ def _episodes_of(
         episode_return=np.add.reduceat(steps.reward.astype(np.float64), starts),
         num_intervention_steps=np.where(has_policy_steps, np.add.reduceat((~by_policy).astype(np.int64), starts), 0),
         has_policy_steps=has_policy_steps,
+        is_terminated=np.logical_or.reduceat(steps.is_terminal, starts),
         first_row=first_rows,
     )
 
@@ -176,6 +179,7 @@ def empty_tables(state_dim: int, action_dim: int) -> tuple[EpisodeTable, StepCol
         episode_return=np.zeros(0),
         num_intervention_steps=whole,
         has_policy_steps=flags,
+        is_terminated=flags,
         first_row=whole,
     )
     steps = StepColumns(

@@ -131,9 +131,15 @@ def accepted_steps(
 
 
 def scores(episodes: EpisodeTable) -> np.ndarray:
-    """Returns what an episode is worth, float64 [E]: 1 or 0 by its label, its return where it has none."""
-    is_labelled = episodes.outcome != Outcome.UNLABELLED
-    return np.where(is_labelled, (episodes.outcome == Outcome.SUCCESS).astype(np.float64), episodes.episode_return)
+    """Returns what an episode is worth, float64 [E].
+
+    A success is worth its return, where rewards of progress add up to more than 1, but 1 at least. Without a label the
+    return counts where the task ended with it. What was cut off waits for a label: the progress made until then would
+    pass for success. Everything else is worth 0.
+    """
+    is_ended = (episodes.outcome == Outcome.UNLABELLED) & episodes.is_terminated
+    unlabelled = np.where(is_ended, episodes.episode_return, 0.0)
+    return np.where(episodes.outcome == Outcome.SUCCESS, np.maximum(1.0, episodes.episode_return), unlabelled)
 
 
 def accepted(episodes: EpisodeTable, *, threshold: float, min_steps: int) -> np.ndarray:

@@ -67,7 +67,9 @@ def check_view(
     drawable = np.flatnonzero(accepted_steps(config, threshold=0.7, moving=all_steps)(dataset)).tolist()
     first_return = [float(outcome == Outcome.SUCCESS) for _, _, outcome in recorded]
     is_accepted = [
-        first_return[episode] >= 0.7 if outcome == Outcome.UNLABELLED else outcome == Outcome.SUCCESS
+        first_return[episode] >= 0.7 and recorded[episode][1] == "terminated"
+        if outcome == Outcome.UNLABELLED
+        else outcome == Outcome.SUCCESS
         for episode, outcome in enumerate(outcomes)
     ]
     oldest = max(0, len(places) - capacity)

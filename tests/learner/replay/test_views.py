@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +51,31 @@ def test_the_return_decides_where_there_is_no_label(tmp_path: Path) -> None:
     writer.relabel("a-1-0", EpisodeLabelled("a-1-0", Outcome.UNLABELLED, "", 1.0))
     dataset.refresh()
     assert scores(dataset.episodes).tolist() == [1.0]
+
+
+def test_rewards_of_progress_accept_full_successes_and_no_episode_that_ran_out_of_time(tmp_path: Path) -> None:
+    """Three stages: a success gained all of them, a timeout and a failure two. The fourth was judged by hand, early."""
+    _, dataset = write(
+        tmp_path,
+        {"length": 3, "outcome": Outcome.SUCCESS},
+        {"length": 3, "outcome": Outcome.UNLABELLED, "end": "truncated"},
+        {"length": 3, "outcome": Outcome.FAILURE},
+        {"length": 3, "outcome": Outcome.SUCCESS},
+        {"length": 3, "outcome": Outcome.UNLABELLED},
+    )
+    episodes = replace(dataset.episodes, episode_return=np.array([3.0, 2.0, 2.0, 0.2, 2.0]))
+    assert scores(episodes).tolist() == [3.0, 0.0, 0.0, 1.0, 2.0]
+    assert accepted(episodes, threshold=2.5, min_steps=1).tolist() == [True, False, False, False, False]
+    assert accepted(episodes, threshold=0.7, min_steps=1).tolist() == [True, False, False, True, True]
+
+
+def test_an_episode_saved_by_a_person_teaches_the_rescue_and_not_what_led_to_it(tmp_path: Path) -> None:
+    """Retries in one episode: twice the policy fails and is taken over, the third time it succeeds."""
+    _, dataset = write(
+        tmp_path, {"length": 14, "outcome": Outcome.SUCCESS, "sources": [P, P, P, P, H, H, P, P, P, H, P, P, P, P]}
+    )
+    config = DatasetConfig(weights=SamplingWeights(intervention=3.0, pre_intervention_s=0.2))
+    assert weights_of(dataset, config) == [1, 1, 0, 0, 3, 3, 1, 0, 0, 3, 1, 1, 1, 1]
 
 
 def test_short_episodes_are_not_accepted(tmp_path: Path) -> None:
