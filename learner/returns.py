@@ -66,6 +66,29 @@ def labelled_rewards(
     return reward, is_terminal
 
 
+def corrected_rewards(
+    reward: Float[ndarray, " N"], is_terminal: Bool[ndarray, " N"], *, outcome: ndarray, last_step: ndarray
+) -> tuple[Float[ndarray, " N"], Bool[ndarray, " N"]]:
+    """Returns recorded rewards and terminations, with the last step of some episodes as their label has it.
+
+    A success earns 1 there, or more where more was recorded; anything else earns nothing, or what it lost. Success and
+    failure end an episode, others are cut off. A label given while the episode ran was recorded just so.
+
+    Args:
+        reward: Of each step, as recorded.
+        is_terminal: Where a termination was recorded.
+        outcome: Label of each episode to correct, `serl_launcher.types.Outcome` as str [J].
+        last_step: Its last step, int64 [J].
+    """
+    if not len(last_step):
+        return reward, is_terminal
+    reward, is_terminal = reward.copy(), is_terminal.copy()
+    recorded = reward[last_step]
+    reward[last_step] = np.where(outcome == Outcome.SUCCESS, np.maximum(recorded, 1), np.minimum(recorded, 0))
+    is_terminal[last_step] = np.isin(outcome, (Outcome.SUCCESS, Outcome.FAILURE))
+    return reward, is_terminal
+
+
 def returns_to_go(reward: Float[ndarray, " N"], episode: ndarray, *, discount: float) -> Float[ndarray, " N"]:
     """Returns the discounted sum of rewards from each step to the end of its episode, float32.
 

@@ -11,7 +11,7 @@ import numpy as np
 from learner.replay.batch import Batch, concatenate
 from learner.replay.columns import EpisodeTable
 from learner.replay.reader import ReplayDataset
-from learner.returns import chunk_returns, labelled_rewards, returns_to_go
+from learner.returns import chunk_returns, corrected_rewards, labelled_rewards, returns_to_go
 from serl_launcher.errors import DatasetError
 from serl_launcher.types import Outcome
 
@@ -67,7 +67,8 @@ class ChunkSampler:
                 many images again.
             return_horizon: Steps of a chunk that are executed before the next decision: reward, discount and what
                 follows are those after so many. None: all of them.
-            rewards_from_labels: Whether the newest labels of episodes take the place of recorded rewards.
+            rewards_from_labels: Whether the newest labels of episodes take the place of recorded rewards. Else the last
+                step alone follows a person's label, which may have come after the episode.
         """
         if horizon < 1 or not 0 <= discount <= 1:
             raise ValueError(f"Expected horizon >= 1 and a discount in [0, 1], got {horizon} and {discount}.")
@@ -119,10 +120,14 @@ class ChunkSampler:
             return
         self._revision = self.dataset.revision
         columns, episodes = self.dataset.steps, self.dataset.episodes
-        self._reward, self._is_terminal = columns.reward, columns.is_terminal
+        last = episodes.first_step + episodes.length - 1
         if self._from_labels:
-            last = episodes.first_step + episodes.length - 1
             self._reward, self._is_terminal = labelled_rewards(episodes.outcome, last, len(columns))
+        else:
+            judged = episodes.is_judged_by_person
+            self._reward, self._is_terminal = corrected_rewards(
+                columns.reward, columns.is_terminal, outcome=episodes.outcome[judged], last_step=last[judged]
+            )
         if self._has_next:
             self._returns_to_go = returns_to_go(self._reward, columns.episode, discount=self.discount)
 

@@ -32,6 +32,9 @@ _SCANS = 5
 """Column that a scan adds: which of its files a row is from."""
 _REQUIRED_STEP_COLUMNS = (features.STATE, features.ACTION, features.TASK_INDEX, features.EPISODE_INDEX)
 
+PERSON = "human"
+"""Who labelled an episode that a person judged."""
+
 
 @dataclass(kw_only=True, slots=True)
 class EpisodeTable:
@@ -49,6 +52,8 @@ class EpisodeTable:
     """Steps commanded by somebody else in episodes that the policy acted in, int64 [E]; 0 in demonstrations."""
     has_policy_steps: np.ndarray
     """Whether a policy acted at all, bool [E]; False in demonstrations."""
+    is_judged_by_person: np.ndarray
+    """Whether the outcome is a person's word, during the episode or later, bool [E]."""
     is_terminated: np.ndarray
     """Whether the task ended with its last step, and was not cut off, bool [E]."""
     first_row: np.ndarray
@@ -163,6 +168,7 @@ def _episodes_of(
         episode_return=np.add.reduceat(steps.reward.astype(np.float64), starts),
         num_intervention_steps=np.where(has_policy_steps, np.add.reduceat((~by_policy).astype(np.int64), starts), 0),
         has_policy_steps=has_policy_steps,
+        is_judged_by_person=np.array([row.labelled_by == PERSON for row in rows], bool),
         is_terminated=np.logical_or.reduceat(steps.is_terminal, starts),
         first_row=first_rows,
     )
@@ -179,6 +185,7 @@ def empty_tables(state_dim: int, action_dim: int) -> tuple[EpisodeTable, StepCol
         episode_return=np.zeros(0),
         num_intervention_steps=whole,
         has_policy_steps=flags,
+        is_judged_by_person=flags,
         is_terminated=flags,
         first_row=whole,
     )

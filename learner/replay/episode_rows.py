@@ -12,7 +12,7 @@ from serl_launcher.datasets import features
 from serl_launcher.datasets.layout import VIDEO_PATTERN, DatasetLayout, read_tasks
 from serl_launcher.errors import DatasetError
 
-_LABEL_COLUMNS = (features.EPISODE_ID, features.OUTCOME)
+_LABEL_COLUMNS = (features.EPISODE_ID, features.OUTCOME, "labelled_by")
 _PLACE_COLUMNS = (features.EPISODE_INDEX, "length", "data/chunk_index", "data/file_index")
 _V2_DATA = "data/chunk-{episode_chunk:03d}/episode_{episode_index:06d}.parquet"
 _V2_VIDEO = "videos/chunk-{episode_chunk:03d}/{video_key}/episode_{episode_index:06d}.mp4"
@@ -40,6 +40,8 @@ class EpisodeRow:
     """Empty in datasets that hiors did not write."""
     outcome: str | None
     """None in datasets that hiors did not write."""
+    labelled_by: str = ""
+    """`human`, `environment`, `classifier`, ...; empty in datasets that hiors did not write."""
     videos: Mapping[str, VideoPlace] = field(default_factory=dict)
     """Feature to video; empty where pictures lie in the data file."""
 
@@ -97,6 +99,7 @@ def _v3_row(row: dict, info: dict, videos: Sequence[str]) -> EpisodeRow:
         data_file=Path("data") / f"chunk-{row['data/chunk_index']:03d}" / f"file-{row['data/file_index']:03d}.parquet",
         episode_id=row.get(features.EPISODE_ID) or "",
         outcome=row.get(features.OUTCOME),
+        labelled_by=row.get("labelled_by") or "",
         videos=places,
     )
 

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from learner.replay.columns import EpisodeTable, StepColumns, empty_tables, join, read_episodes
+from learner.replay.columns import PERSON, EpisodeTable, StepColumns, empty_tables, join, read_episodes
 from learner.replay.episode_rows import EpisodeRow, metadata_files, read_episode_rows, read_prompts
 from learner.replay.image_files import ImageFiles
 from learner.replay.pins import PinFile, named
@@ -274,9 +274,11 @@ class ReplayDataset:
     def _relabel(self, rows: list[EpisodeRow]) -> None:
         """Applies labels that differ from those already read."""
         for row in rows:
-            if row.outcome is not None and row.outcome != self._rows[row.episode_index].outcome:
+            known = self._rows[row.episode_index]
+            if row.outcome is not None and (row.outcome, row.labelled_by) != (known.outcome, known.labelled_by):
                 self._rows[row.episode_index] = row
                 self.episodes.outcome[row.episode_index] = Outcome(row.outcome)
+                self.episodes.is_judged_by_person[row.episode_index] = row.labelled_by == PERSON
                 self._images.forget(self._data_files[row.episode_index])
 
 

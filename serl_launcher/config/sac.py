@@ -54,8 +54,9 @@ class SacConfig:
     actor_value: str = "min"
     """What the actor climbs: the `min` or the `mean` of the critics."""
     reward_from: str = "recorded"
-    """`recorded`: the rewards of the steps. `label`: 1 for the last step of an episode labelled success, else 0, and
-    the label ends the episode; a label that is corrected later counts at once."""
+    """`recorded`: the rewards of the steps, where a person's label, also a late one, decides the last step. `label`: 1
+    for the last step of an episode labelled success, else 0, and the label ends the episode, whoever gave it. A label
+    that is corrected later counts at once."""
     reward_scale: float = 1.0
     reward_bias: float = 0.0
     """Rewards count as reward_scale * reward + reward_bias per step."""

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from learner.returns import chunk_returns, labelled_rewards, returns_to_go
+from learner.returns import chunk_returns, corrected_rewards, labelled_rewards, returns_to_go
 from serl_launcher.types import Outcome
 
 
@@ -45,3 +45,14 @@ def test_rewards_follow_from_labels():
     reward, is_terminal = labelled_rewards(outcome, np.array([1, 3, 5]), 6)
     assert reward.tolist() == [0, 1, 0, 0, 0, 0]
     assert is_terminal.tolist() == [False, True, False, True, False, False]
+
+
+def test_a_correction_keeps_rewards_that_say_more_and_leaves_its_arguments_alone():
+    reward = np.array([1.0, 2.5, -0.5, 0.7], np.float32)
+    is_terminal = np.array([True, False, False, True])
+    outcome = np.array([Outcome.SUCCESS, Outcome.FAILURE, Outcome.UNLABELLED])
+    corrected, ends = corrected_rewards(reward, is_terminal, outcome=outcome, last_step=np.array([1, 2, 3]))
+    assert corrected.tolist() == pytest.approx([1.0, 2.5, -0.5, 0.0])
+    assert ends.tolist() == [True, True, True, False]
+    assert reward.tolist() == pytest.approx([1.0, 2.5, -0.5, 0.7])
+    assert is_terminal.tolist() == [True, False, False, True]

@@ -102,3 +102,27 @@ def check_sample(batch: Batch, sample: int, episode: int, step: int, recorded: t
     assert batch.next_images is not None
     np.testing.assert_array_equal(batch.next_state[sample], state_of(episode, step + num_real))
     np.testing.assert_array_equal(batch.next_images[sample, 0], image_of(SPEC, 0, episode, step + num_real))
+
+
+def test_a_person_s_late_label_decides_the_last_step_of_recorded_rewards(tmp_path: Path) -> None:
+    """Episodes of two steps: vetoed, aborted and confirmed successes, a timeout that was one, one that failed."""
+    recorded = [(Outcome.SUCCESS, "terminated")] * 3 + [(Outcome.UNLABELLED, "truncated")] * 2
+    late = [Outcome.FAILURE, Outcome.ABORTED, Outcome.SUCCESS, Outcome.SUCCESS, Outcome.FAILURE]
+    writer = DatasetWriter(tmp_path, SPEC)
+    for number, (outcome, end) in enumerate(recorded):
+        writer.append(make_episode(SPEC, number, 2, end=end, outcome=outcome))
+    dataset = ReplayDataset(tmp_path)
+    sampler = ChunkSampler(dataset, horizon=1, cameras=(), discount=DISCOUNT, with_next=True)
+    last = np.arange(1, 10, 2)
+    before = sampler.sample(last)
+    assert before.reward.tolist() == [1.0, 1.0, 1.0, 0.0, 0.0]
+    assert before.is_terminal.tolist() == [True, True, True, False, False]
+    for number, outcome in enumerate(late):
+        writer.relabel(f"a-1-{number}", EpisodeLabelled(f"a-1-{number}", outcome, "human", 1.0))
+    dataset.refresh()
+    fresh = ChunkSampler(ReplayDataset(tmp_path), horizon=1, cameras=(), discount=DISCOUNT, with_next=True)
+    for after in (sampler.sample(last), fresh.sample(last)):
+        assert after.reward.tolist() == [0.0, 0.0, 1.0, 1.0, 0.0]
+        assert after.is_terminal.tolist() == [True, False, True, True, True]
+        np.testing.assert_allclose(after.discount, [0.0, DISCOUNT, 0.0, 0.0, 0.0])
+    assert dataset.steps.reward[last].tolist() == [1.0, 1.0, 1.0, 0.0, 0.0]
