@@ -13,6 +13,9 @@ from learner.replay.reader import ReplayDataset
 from serl_launcher.config.classifier import ClassifierConfig
 from serl_launcher.types import Outcome
 
+LEARN, CALIBRATE, REPORT = 0, 1, 2
+"""What an episode is for: the weights; choosing among them and the threshold; telling how good that threshold is."""
+
 FINAL = -1
 """In place of a step: the observation after the last one."""
 
@@ -28,8 +31,8 @@ class Pictures:
     """Dataset-wide step or FINAL, int64 [N]."""
     shows_success: np.ndarray
     """bool [N]."""
-    is_validation: np.ndarray
-    """Of an episode that is not learned from, bool [N]."""
+    purpose: np.ndarray
+    """LEARN, CALIBRATE or REPORT, the same for all pictures of an episode, int64 [N]."""
 
     def read(self, chosen: np.ndarray, cameras: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Returns uint8 [B, C, height, width, 3] and states, float32 [B, S], of some pictures by their place here."""
@@ -53,21 +56,22 @@ def pictures_of(dataset: ReplayDataset, config: ClassifierConfig) -> Pictures:
 
     The last `num_positive_steps` of a success, its final observation included, show success; the `num_ignored_steps`
     before them are left out; all others show none. Successes and failures are split separately, so that both kinds are
-    on both sides.
+    learned from and calibrated on; every second held-out episode of a kind is for the report.
     """
     outcome = dataset.episodes.outcome
     parts: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    is_validation = np.zeros(dataset.num_episodes, bool)
+    purpose = np.full(dataset.num_episodes, LEARN)
     for kind in (Outcome.SUCCESS, Outcome.FAILURE):
         of_kind = np.flatnonzero(outcome == kind)
-        is_validation[of_kind[_at_least_one(is_held_out(len(of_kind), config.validation_fraction))]] = True
+        held_out = of_kind[_at_least_one(is_held_out(len(of_kind), config.validation_fraction))]
+        purpose[held_out[::2]], purpose[held_out[1::2]] = CALIBRATE, REPORT
         for episode in of_kind:
             parts.append(_of_episode(dataset, int(episode), config, is_success=kind == Outcome.SUCCESS))
     episode, step, shows = (np.concatenate(columns) if parts else np.zeros(0, np.int64) for columns in
                             (zip(*parts, strict=True) if parts else ((), (), ())))  # fmt: skip
     return Pictures(
         dataset=dataset, episode=episode, step=step, shows_success=shows.astype(bool),
-        is_validation=is_validation[episode],
+        purpose=purpose[episode],
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from learner.replay.reader import ReplayDataset
-from learner.reward.pictures import Pictures, pictures_of
+from learner.reward.pictures import CALIBRATE, LEARN, REPORT, Pictures, pictures_of
 from learner.trainer.schedule import learning_rate
 from serl_launcher.config import RunConfig
 from serl_launcher.errors import DatasetError
@@ -26,15 +26,21 @@ _READ_AT_ONCE = 64
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Quality:
-    """How a classifier does on episodes that it did not learn from."""
+    """How a classifier does on episodes that it did not learn from.
+
+    Half of them choose among its weights and give the threshold, the others say how good that threshold is.
+    """
 
     loss: float
-    """Mean of the loss on pictures with and without success, both kinds weighing the same."""
+    """Mean of the loss on the first half's pictures with and without success, both kinds weighing the same."""
     threshold: float
     false_positive_rate: float
+    """Of the second half, as all that follows."""
     recall: float
     num_negatives: int
     num_positives: int
+    is_independent: bool
+    """Whether there were episodes for a second half; False: rates are those on which the threshold was calibrated."""
 
 
 class ClassifierTraining:
@@ -51,13 +57,14 @@ class ClassifierTraining:
         self._rng = np.random.default_rng(config.seed)
         self._generator = torch.Generator().manual_seed(config.seed)
         self._places = {
-            (shows, is_validation): self._find(shows=shows, is_validation=is_validation)
+            (shows, purpose): self._find(shows=shows, purpose=purpose)
             for shows in (True, False)
-            for is_validation in (True, False)
+            for purpose in (LEARN, CALIBRATE, REPORT)
         }
-        for (shows, is_validation), places in self._places.items():
-            if not places:
-                raise DatasetError(_missing(shows=shows, is_validation=is_validation))
+        for (shows, purpose), places in self._places.items():
+            if not places and purpose != REPORT:
+                raise DatasetError(_missing(shows=shows, purpose=purpose))
+        self._is_independent = all(self._places[shows, REPORT] for shows in (True, False))
         torch.manual_seed(config.seed)
         self._device = "cuda" if config.training.num_gpus > 0 else "cpu"
         self.classifier = RewardClassifier(_spec(config, pictures[0])).to(self._device)
@@ -87,16 +94,19 @@ class ClassifierTraining:
 
     def measure(self) -> Quality:
         """Returns how good it is on held-out episodes, at the threshold that keeps the false positives rare."""
-        negatives, positives = (self._validate(shows=shows) for shows in (False, True))
+        negatives, positives = (self._probabilities(shows=shows, purpose=CALIBRATE) for shows in (False, True))
         threshold = calibrated_threshold(negatives, self._settings.max_false_positive_rate)
         loss = -0.5 * (np.log(np.clip(positives, 1e-7, 1)).mean() + np.log(np.clip(1 - negatives, 1e-7, 1)).mean())
+        if self._is_independent:
+            negatives, positives = (self._probabilities(shows=shows, purpose=REPORT) for shows in (False, True))
         return Quality(
             loss=float(loss), threshold=threshold, false_positive_rate=float((negatives >= threshold).mean()),
             recall=float((positives >= threshold).mean()), num_negatives=len(negatives), num_positives=len(positives),
+            is_independent=self._is_independent,
         )  # fmt: skip
 
     def train(self) -> Quality:
-        """Makes `algo.max_updates` updates; leaves the classifier that was best on held-out episodes, calibrated."""
+        """Makes `algo.max_updates` updates; leaves the classifier that was best where it is calibrated."""
         best, weights = self.measure(), self._weights()
         for number in range(self._config.algo.max_updates):
             loss = self.update(number)
@@ -111,25 +121,26 @@ class ClassifierTraining:
             self.classifier.spec, threshold=best.threshold, false_positive_rate=best.false_positive_rate,
             recall=best.recall, num_negatives=best.num_negatives, num_positives=best.num_positives,
         )  # fmt: skip
+        _warn_of(best)
         return best
 
     def _weights(self) -> dict[str, Tensor]:
         return {name: tensor.clone() for name, tensor in self.classifier.state_dict().items()}
 
-    def _find(self, *, shows: bool, is_validation: bool) -> list[tuple[int, int]]:
+    def _find(self, *, shows: bool, purpose: int) -> list[tuple[int, int]]:
         """Returns number of the dataset and place of every such picture."""
         return [
             (number, int(place))
             for number, each in enumerate(self._pictures)
-            for place in np.flatnonzero((each.shows_success == shows) & (each.is_validation == is_validation))
+            for place in np.flatnonzero((each.shows_success == shows) & (each.purpose == purpose))
         ]
 
     def _draw(self, count: int, *, shows: bool) -> tuple[np.ndarray, np.ndarray]:
-        places = self._places[shows, False]
+        places = self._places[shows, LEARN]
         return self._read([places[number] for number in self._rng.integers(0, len(places), count)])
 
-    def _validate(self, *, shows: bool) -> np.ndarray:
-        places = self._places[shows, True]
+    def _probabilities(self, *, shows: bool, purpose: int) -> np.ndarray:
+        places = self._places[shows, purpose]
         parts = [places[start : start + _READ_AT_ONCE] for start in range(0, len(places), _READ_AT_ONCE)]
         return np.concatenate([self.classifier.probabilities(*self._read(part)) for part in parts])
 
@@ -163,9 +174,23 @@ def _spec(config: RunConfig, pictures: Pictures) -> ClassifierSpec:
     )  # fmt: skip
 
 
-def _missing(*, shows: bool, is_validation: bool) -> str:
+def _warn_of(quality: Quality) -> None:
+    if quality.threshold >= 1 or quality.recall == 0:
+        logger.warning(
+            "No picture passes the threshold (%.6f): some that show no success look as certain as those that do. Check "
+            "the labels, raise algo.classifier.num_ignored_steps, or record more failures.", quality.threshold,
+        )  # fmt: skip
+    if not quality.is_independent:
+        logger.warning(
+            "Too few labelled episodes to measure on others than the threshold was calibrated on: its rates are better "
+            "than they will be. Eight successes and eight failures, or a larger algo.classifier.validation_fraction, "
+            "are enough."
+        )
+
+
+def _missing(*, shows: bool, purpose: int) -> str:
     kind = "pictures that show success" if shows else "pictures that show none"
-    side = "to calibrate on" if is_validation else "to learn from"
+    side = "to calibrate on" if purpose == CALIBRATE else "to learn from"
     return (
         f"A reward classifier needs labelled episodes on both sides of the split; there are no {kind} {side}. Record "
         "more: four successes at least, and two to three failures for each of them."

@@ -21,7 +21,8 @@ class ClassifierConfig:
     num_ignored_steps: int = 2
     """Pictures before those that count neither way: success may be visible already."""
     validation_fraction: float = 0.25
-    """Share of the episodes that is never learned from. The threshold is calibrated on them."""
+    """Share of the episodes that is never learned from. The threshold is calibrated on half of them, and its rates are
+    measured on the others."""
     max_false_positive_rate: float = 0.01
     """Highest share of pictures without success, among those not learned from, that may pass the threshold."""
     image_shift: int = 4

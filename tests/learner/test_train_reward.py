@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from learner.replay.reader import ReplayDataset
-from learner.reward.pictures import FINAL, pictures_of
+from learner.reward.pictures import CALIBRATE, FINAL, LEARN, REPORT, pictures_of
 from learner.reward.training import build_training
 from serl_launcher.config.classifier import ClassifierConfig
 from serl_launcher.errors import DatasetError
@@ -47,10 +47,35 @@ def test_the_end_of_a_success_shows_it_and_what_comes_just_before_does_not_count
 def test_the_split_is_by_episode_with_both_kinds_on_both_sides(dataset, run):
     pictures = pictures_of(dataset, run.config.algo.classifier)
     for episode in range(8):
-        assert len(set(pictures.is_validation[pictures.episode == episode])) == 1
+        assert len(set(pictures.purpose[pictures.episode == episode])) == 1
     for kind in (range(4), range(4, 8)):
-        sides = {bool(pictures.is_validation[pictures.episode == episode][0]) for episode in kind}
-        assert sides == {True, False}
+        assert {pictures.purpose[pictures.episode == episode][0] for episode in kind} == {LEARN, CALIBRATE}
+
+
+def test_a_threshold_is_measured_on_episodes_that_it_was_not_calibrated_on(dataset, run):
+    run.config.algo.classifier.validation_fraction = 0.6
+    pictures = pictures_of(dataset, run.config.algo.classifier)
+    for kind in (range(4), range(4, 8)):
+        purposes = {pictures.purpose[pictures.episode == episode][0] for episode in kind}
+        assert purposes == {LEARN, CALIBRATE, REPORT}
+    training = build_training(run.config, [dataset])
+    certain = {CALIBRATE: (0.2, 0.9), REPORT: (0.95, 0.5)}  # Without and with success.
+    training._probabilities = lambda *, shows, purpose: np.full(4, certain[purpose][shows], np.float32)
+    quality = training.measure()
+    assert quality.is_independent
+    assert quality.threshold == pytest.approx(0.2, abs=1e-6)
+    assert (quality.false_positive_rate, quality.recall) == (1.0, 1.0)
+
+
+def test_few_episodes_and_a_threshold_that_nothing_passes_are_told(dataset, run, caplog):
+    run.config.algo.max_updates = 0
+    training = build_training(run.config, [dataset])
+    training._probabilities = lambda *, shows, purpose: np.ones(4, np.float32)
+    quality = training.train()
+    assert not quality.is_independent
+    assert (quality.threshold > 1, quality.recall) == (True, 0.0)
+    assert "No picture passes the threshold" in caplog.text
+    assert "Too few labelled episodes" in caplog.text
 
 
 def test_the_threshold_lets_the_stated_share_of_negatives_pass():
@@ -70,6 +95,7 @@ def test_success_is_learned_and_survives_the_disk(dataset, run, tmp_path):
     before = training.measure()
     quality = training.train()
     assert quality.loss < before.loss
+    assert not quality.is_independent
     assert quality.false_positive_rate <= run.config.algo.classifier.max_false_positive_rate
     save_reward_classifier(training.classifier, tmp_path)
     loaded = load_reward_classifier(tmp_path)
