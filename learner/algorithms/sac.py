@@ -230,13 +230,13 @@ class Sac(WholeWindow):
             return images
         return random_shift(images, self._uniform(len(images), 2).T, pad)
 
-    def _noise(self, batch_size: int, *more: int) -> Float[Tensor, "B *N A"]:
+    def _noise(self, batch_size: int, *more: int) -> Float[Tensor, "B ... A"]:
         """Returns this rank's samples of the noise of all ranks."""
         number, ranks = self._part
         shape = (batch_size * ranks, *more, len(self.policy.continuous))
         return torch.randn(shape, generator=self._generator, device=self.policy.device)[number::ranks]
 
-    def _uniform(self, batch_size: int, *shape: int) -> Float[Tensor, "B *N"]:
+    def _uniform(self, batch_size: int, *shape: int) -> Float[Tensor, "B ..."]:
         """Returns this rank's samples of the uniform draws of all ranks."""
         number, ranks = self._part
         draws = torch.rand((batch_size * ranks, *shape), generator=self._generator, device=self.policy.device)

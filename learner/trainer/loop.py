@@ -100,10 +100,6 @@ class Trainer:
             self._outputs.log(row, num_updates=self._algorithm.num_updates)
         self._accepted_at = self._algorithm.num_updates
 
-    def _is_due(self, period: int) -> bool:
-        """Returns whether a multiple of `period` was reached since the last finite update: skipped ones skip no work."""
-        return self._algorithm.num_updates // period > self._accepted_at // period
-
     def status(self) -> dict[str, JSON]:
         """Returns what the status file tells; called from another thread."""
         progress, counts, algo = self.progress, self._feed.counts, self._config.algo
@@ -159,6 +155,10 @@ class Trainer:
         if has_enough and may_update(num_updates, counts.num_steps, algo):
             return Verdict.UPDATE
         return Verdict.WAIT
+
+    def _is_due(self, period: int) -> bool:
+        """Returns whether a multiple of `period` came since the last finite update: skipped ones skip no work."""
+        return self._algorithm.num_updates // period > self._accepted_at // period
 
     def _enter(self, phase: str) -> None:
         if phase == self.progress.phase:

@@ -203,9 +203,8 @@ def test_the_conservative_penalty_lowers_what_was_never_tried():
 @pytest.mark.parametrize("number", [0, 1])
 def test_a_rank_draws_for_its_samples_what_one_process_would(number):
     batch = batch_of(memory())
-    own = replace(batch, **{
-        item.name: getattr(batch, item.name)[number::2] for item in fields(batch) if getattr(batch, item.name) is not None
-    })  # fmt: skip
+    columns = {item.name: getattr(batch, item.name) for item in fields(batch)}
+    own = replace(batch, **{name: column[number::2] for name, column in columns.items() if column is not None})
     whole = build(config_of(cql_weight=1.0))[1]._sample(batch)
     part = build(config_of(cql_weight=1.0), part=(number, 2))[1]._sample(own)
     for name in ("target", "drawn_actions", "drawn_log_density"):
