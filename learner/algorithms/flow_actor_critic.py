@@ -102,13 +102,13 @@ class FlowActorCritic(WholeWindow):
         return metrics
 
     def evaluate(self, batch: Batch) -> dict[str, float]:
-        """Returns the critics' error and the flow-matching error on samples that are not learned from."""
+        """Returns the policy's flow-matching error (`loss`) and the critics', on samples that are not learned from."""
         with torch.no_grad(), same_draws(self._generator):
             sample = self._sample(batch, draws=False, encoding=self._encode(batch))
             critic = float(CriticLoss(self._critics, 0.0)(sample))
             lesson = self._supervised(batch)
             with self._actor.published_weights():
-                return {"loss": critic, "flow_loss": float(self._flow_actor(lesson))}
+                return {"loss": float(self._flow_actor(lesson)), "critic_loss": critic}
 
     def restart_schedule(self) -> None:
         """Begins the schedules of all learning rates anew."""

@@ -15,8 +15,8 @@ from learner.replay.reader import ReplayDataset
 from learner.trainer.best import score_of
 from learner.trainer.checkpoints import Checkpoints, policy_of, read_state
 from learner.trainer.feed import DataFeed
-from learner.trainer.hardware import build_hardware
 from learner.trainer.guard import Diverged
+from learner.trainer.hardware import build_hardware
 from learner.trainer.loop import Trainer
 from learner.trainer.outputs import Outputs
 from learner.trainer.progress import Progress
@@ -112,6 +112,7 @@ def _go_back(checkpoints: Checkpoints, algorithm: Algorithm) -> None:
 
 def _outputs(config: RunConfig, run: RunDirectory, checkpoints: Checkpoints) -> Outputs:
     checkpoints.clean()
+    checkpoints.mark_best()  # An evaluation may have ended after the last checkpoint.
     newest = publication.latest(run.policies)
     sink = MetricSink(run.metrics / "trainer.jsonl", config.logging, run_name=config.unique_identifier)
     return Outputs(
