@@ -10,6 +10,7 @@ import sys
 
 import torch
 
+from learner.algorithms.settings import check_settings, warn_of_classifier_settings
 from learner.lifetime import log_to_file
 from learner.replay.reader import ReplayDataset
 from learner.reward.training import build_training
@@ -24,6 +25,8 @@ logger = logging.getLogger(__name__)
 def main() -> int:
     """Trains, calibrates, writes."""
     config = load(sys.argv[1:])
+    check_settings(config)
+    warn_of_classifier_settings(config.algo.optimizer)
     run = RunDirectory.of(config)
     log_to_file(run.logs / "train_reward.log")
     torch.set_num_threads(config.training.num_threads)

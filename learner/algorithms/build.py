@@ -88,8 +88,6 @@ def _sac(config: RunConfig, policy: GaussianPolicy, accelerator: Accelerator, se
     of_flows = sorted(key for key in config.explicit if key.startswith("policy."))
     if of_flows:
         raise ConfigError(f"algo=sac has a Gaussian policy, which cannot follow {', '.join(of_flows)}: leave it out.")
-    if sac.sampler != "euler" or sac.critic_features != "own":
-        raise ConfigError("algo.sac.sampler and critic_features are of algo=sac_pi0: leave them out of algo=sac.")
     policy.to(accelerator.device)
     critics = Critics(
         policy.encoder, len(policy.continuous), members=sac.critic_ensemble_size, hidden=sac.hidden_dims,

@@ -9,6 +9,7 @@ import torch
 
 from learner.algorithms.build import build_algorithm, recipe_of
 from learner.algorithms.interfaces import Algorithm
+from learner.algorithms.settings import check_settings
 from learner.replay.held_out import HeldOut
 from learner.replay.mixture import Mixture
 from learner.replay.reader import ReplayDataset
@@ -41,6 +42,7 @@ def build_trainer(config: RunConfig) -> Trainer:
         ConfigError: Settings that contradict each other or the data.
         CheckpointError: The checkpoint does not fit.
     """
+    check_settings(config)
     torch.set_num_threads(config.training.num_threads)
     run = RunDirectory.of(config)
     ranks, accelerator = build_hardware(config)

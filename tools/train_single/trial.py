@@ -10,6 +10,7 @@ from accelerate import Accelerator
 
 from learner.algorithms.build import build_algorithm
 from learner.algorithms.interfaces import Algorithm
+from learner.algorithms.settings import check_settings
 from learner.replay.batch import Batch, concatenate
 from learner.replay.transitions import TransitionMemory
 from learner.trainer.start import draw_gaussian
@@ -70,6 +71,7 @@ class Trial:
         self.policy: GaussianPolicy = draw_gaussian(
             config, env.spec, states=None if demonstrations is None else demonstrations.states
         )
+        check_settings(config)
         self.algorithm: Algorithm = build_algorithm(config, self.policy, Accelerator(cpu=True), seed=config.seed)
         discount = config.algo.sac.discount
         self._memory = TransitionMemory(env.spec, capacity=config.dataset.capacity, discount=discount)

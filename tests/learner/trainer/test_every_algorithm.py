@@ -26,14 +26,16 @@ def fixture_run_of(run):
     run.record(Outcome.SUCCESS, Outcome.FAILURE)
     run.config.algo.training_starts = 1
     run.config.actor.execution_horizon = 2
-    run.config.algo.sac.hidden_dims = [8]
-    run.config.algo.sac.image_features = 4
-    run.config.algo.sac.distill_weight = 1.0
-    run.config.algo.sft_steps = 1
     run.config.algo.critic_optimizer = OptimizerConfig(lr=1e-3, schedule="constant", num_warmup_steps=0)
 
     def choose(name):
         run.config.algo.name = name
+        if name in ("sac", "sac_pi0"):
+            run.config.algo.sac.hidden_dims = [8]
+            run.config.algo.sac.image_features = 4
+        if name == "sac_pi0":
+            run.config.algo.sac.distill_weight = 1.0
+            run.config.algo.sft_steps = 1
         return run
 
     return choose
