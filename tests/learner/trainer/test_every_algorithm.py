@@ -18,6 +18,7 @@ from serl_launcher.policies import load_policy
 from serl_launcher.policies.any_policy import load_any_policy
 from serl_launcher.run_directory import RunDirectory
 from serl_launcher.types import Outcome
+from tests.process_death import dies
 
 
 @pytest.fixture(name="run_of")
@@ -98,6 +99,22 @@ def test_five_updates_and_five_more_equal_ten_bit_for_bit(run_of, changes, ema):
         assert all(torch.equal(one[key], other[key]) for key in one)
     one, other = (load_policy(policy_of(path)).state_dict() for path in (whole, halves))
     assert all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.mark.parametrize("name", ["sft_pi0", "sac", "sac_pi0"])
+def test_a_killed_trainer_goes_on_as_if_nothing_had_happened(run_of, name):
+    """It dies after update 6, whose checkpoint is not named yet, and makes updates 4 to 6 once more."""
+    run = run_of(name)
+    run.config.algo.max_updates = 6
+    dies(lambda: build_trainer(run.config).run(threading.Event()), "checkpoint written:2")
+    assert sorted(path.name for path in run.directory.checkpoints.glob("0*")) == ["00000003"]
+    resumed = train(run, "test", 6)
+    share_replay(run, "whole")
+    whole = train(run, "whole", 6)
+    for file in ("policy/model.safetensors", "trainer.safetensors"):
+        assert (resumed / file).read_bytes() == (whole / file).read_bytes(), file
+    one, other = read_state(resumed), read_state(whole)
+    assert (one.algorithm, one.mixture, one.counters) == (other.algorithm, other.mixture, other.counters)
 
 
 @pytest.mark.parametrize("name", ["sac", "sac_pi0"])
