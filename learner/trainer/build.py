@@ -22,6 +22,7 @@ from learner.trainer.loop import Trainer
 from learner.trainer.outputs import Outputs
 from learner.trainer.progress import Progress
 from learner.trainer.ranks import Ranks
+from learner.trainer.same_data import check_same_data
 from learner.trainer.sources import build_mixture
 from serl_launcher import publication
 from serl_launcher.config import RunConfig
@@ -57,6 +58,7 @@ def build_trainer(config: RunConfig) -> Trainer:
     part = (ranks.number, ranks.count)
     policy = recipe.start(config, [*demonstrations, replay]) if newest is None else recipe.load(policy_of(newest))
     algorithm = build_algorithm(config, policy, accelerator, seed=config.seed, part=part)
+    check_same_data(ranks, run, demonstrations, learns_online=algorithm.learns_online)
     checkpoints.about = _about(config, policy.spec)
     mixture = build_mixture(
         config, algorithm, policy.spec.camera_names, demonstrations=demonstrations, replay=replay, part=part

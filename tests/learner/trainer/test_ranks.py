@@ -33,14 +33,14 @@ def fixture_sft(run):
     return run
 
 
-def overrides(run, tokenizer_path, name, *more):
+def overrides(run, tokenizer_path, name, *more, algo="sft_pi0"):
     policy = [f"policy.{part}.{item}" for part in ("language", "expert") for item in GEMMA.split()]
     policy += [f"policy.vision.{item}" for item in VISION.split()]
     return [
         *policy, f"policy.tokenizer_path={tokenizer_path}", "policy.vocab_size=64", "policy.max_token_len=16",
         "policy.horizon=4", "policy.max_state_dim=3", "policy.max_action_dim=3", "policy.num_steps=2",
         "policy.delta_actions=false", f"output_dir={run.config.output_dir}", f"unique_identifier={name}",
-        f"dataset.repo_id=[{run.demonstrations}]", "dataset.noop_threshold=0", "algo=sft_pi0", "algo.batch_size=4",
+        f"dataset.repo_id=[{run.demonstrations}]", "dataset.noop_threshold=0", f"algo={algo}", "algo.batch_size=4",
         "algo.max_updates=6",
         "algo.publish_every=2", "algo.noise_samples=1", "algo.optimizer.name=adamw", "algo.optimizer.lr=1e-3",
         "algo.optimizer.num_warmup_steps=2", "algo.optimizer.num_decay_steps=50", "algo.optimizer.schedule=cosine",
@@ -49,9 +49,9 @@ def overrides(run, tokenizer_path, name, *more):
     ]  # fmt: skip
 
 
-def train_in_ranks(run, tokenizer_path, name, *more, start=LAUNCHER, environment=None):
-    command = [sys.executable, "-m", *start, *overrides(run, tokenizer_path, name, *more)]
-    settings = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
+def train_in_ranks(run, tokenizer_path, name, *more, start=LAUNCHER, algo="sft_pi0"):
+    command = [sys.executable, "-m", *start, *overrides(run, tokenizer_path, name, *more, algo=algo)]
+    settings = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run(command, env=settings, check=True, timeout=1500)
     return newest(run, name)
 
@@ -81,6 +81,26 @@ def assert_close(one, other, tolerance=1e-4):
 def test_two_ranks_equal_one_at_the_same_batch(sft, tokenizer_path):
     alone = train_alone(sft)
     assert_close(train_in_ranks(sft, tokenizer_path, "two"), alone)
+
+
+CRITICS = [
+    "algo.training_starts=1", "algo.optimizer.ema=0", "algo.sac.hidden_dims=[8]", "algo.sac.image_features=4",
+    "algo.sac.cql_weight=1", "algo.sac.critic_ensemble_size=3", "algo.sac.critic_subsample_size=2",
+    "algo.sac.cta_ratio=2", "algo.sac.actor_training_starts=0", "actor.execution_horizon=2",
+    *(f"algo.{kind}_optimizer.{setting}" for kind in ("critic", "temperature")
+      for setting in ("lr=1e-3", "schedule=constant", "num_warmup_steps=0", "eps=1e-4")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["sac", "sac_pi0"])
+def test_two_ranks_of_an_actor_critic_equal_one(sft, tokenizer_path, name):
+    """With demonstrations, a conservative penalty, a subset of critics and an actor every second time."""
+    trained = []
+    for identifier, start in (("one", LAUNCHER[-1:]), ("two", LAUNCHER)):
+        sft.config.unique_identifier = identifier
+        sft.record(Outcome.SUCCESS, Outcome.FAILURE, root=RunDirectory.of(sft.config).replay)
+        trained.append(train_in_ranks(sft, tokenizer_path, identifier, *CRITICS, start=start, algo=name))
+    assert_close(*trained)
 
 
 @pytest.mark.parametrize("num_parts", [1, 2])
@@ -121,7 +141,7 @@ def test_the_variables_of_torchrun_are_honoured(sft, tokenizer_path):
     assert_close(train_in_ranks(sft, tokenizer_path, "torchrun", start=TORCHRUN), alone)
 
 
-def nodes(run, tokenizer_path, name, directories):
+def nodes(run, tokenizer_path, name, directories, *, algo="sft_pi0"):
     """Starts two torchruns as on two machines, each with its own copy of the data; returns them."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -132,8 +152,8 @@ def nodes(run, tokenizer_path, name, directories):
             "torch.distributed.run", "--nnodes", "2", "--node-rank", str(number), "--nproc-per-node", "1",
             "--master-addr", "127.0.0.1", "--master-port", str(port), "-m", "learner.trainer",
         ]  # fmt: skip
-        more = [f"dataset.repo_id=[{demonstrations}]", f"output_dir={output}"]
-        command = [sys.executable, "-m", *torchrun, *overrides(run, tokenizer_path, name, *more)]
+        own = [f"dataset.repo_id=[{demonstrations}]", f"output_dir={output}"]
+        command = [sys.executable, "-m", *torchrun, *overrides(run, tokenizer_path, name, *own, algo=algo)]
         started.append(
             subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True)
         )
@@ -158,3 +178,19 @@ def test_a_machine_that_lacks_the_checkpoint_is_refused(sft, tokenizer_path, tmp
         _, errors = process.communicate(timeout=1500)
         assert process.returncode != 0
         assert "same checkpoint" in errors
+
+
+@pytest.mark.parametrize(
+    ("algo", "shares_demonstrations", "said"),
+    [("reject_sampling_pi0", True, "see the run's directory"), ("sft_pi0", False, "the same demonstrations")],
+)
+def test_a_machine_with_other_data_is_refused(sft, tokenizer_path, tmp_path, algo, shares_demonstrations, said):
+    other = sft.demonstrations
+    if not shares_demonstrations:
+        other = tmp_path / "other_demonstrations"
+        sft.record(*[Outcome.SUCCESS] * 4, root=other)
+    directories = [(sft.demonstrations, sft.config.output_dir), (other, tmp_path / "other_machine")]
+    for process in nodes(sft, tokenizer_path, "apart", directories, algo=algo):
+        _, errors = process.communicate(timeout=1500)
+        assert process.returncode != 0
+        assert said in errors
