@@ -1,4 +1,7 @@
-"""Every key of the configuration is read, and every learning key changes what is learned."""
+"""Every key of the configuration is read, and every learning key changes what is learned.
+
+Keys of `algo` and `training` beside those of optimizers and critics: `tests/learner/trainer/test_keys`.
+"""
 
 import ast
 import dataclasses
