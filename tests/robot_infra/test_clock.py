@@ -16,6 +16,7 @@ def clock() -> TickClock:
 
 def test_ticks_end_on_one_schedule_however_long_their_work_took(clock: TickClock):
     began_s = time.monotonic()
+    clock.start()
     for work_s in (0.03, 0.0, 0.02, 0.01):
         time.sleep(work_s)
         clock.wait()

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from robot_infra.envs import build
-from robot_infra.interfaces import Transition
+from robot_infra.interfaces import RobotEnv, Transition
 from robot_infra.serve import messages
 from robot_infra.serve.client import RemoteRobot
 from robot_infra.serve.server import RobotServer
@@ -29,7 +29,7 @@ SMOOTH = msgspec.structs.replace(SPEC, max_speed=(5.0,), max_acceleration=(50.0,
 
 
 @contextmanager
-def serving(robot: TinyRobot, **more: object) -> Iterator[RobotServer]:
+def serving(robot: RobotEnv, **more: object) -> Iterator[RobotServer]:
     config = replace(TransportConfig(request_port=0, dead_after_s=0.6), broadcast_port=0, **more)
     server, stop = RobotServer(robot, config), threading.Event()
     thread = threading.Thread(target=server.run, args=(stop,))
