@@ -31,7 +31,8 @@ def test_the_loop_is_measured_with_three_cameras_while_a_learner_takes_every_ste
         [episode] = learner.episodes()
     stop.set()
     cameras.close()
-    assert found.num_ticks == len(episode.steps) == 20
+    assert len(episode.steps) == 20
+    assert 20 <= found.num_ticks < 30  # After the last step the robot brakes, unrecorded.
     assert found.num_delivered == 20 + 2
     assert 0 <= found.median_ms <= found.p99_ms <= found.worst_ms
     assert found.work_p99_ms > 0
