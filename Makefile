@@ -13,7 +13,7 @@ ARGS ?=
 # Bytecode is kept also where the shell says no (many images do): without it each process compiles torch anew for ten seconds.
 export PYTHONDONTWRITEBYTECODE :=
 
-.PHONY: help demo test test-slow test-all bench-loop bench-actors bench-memory doctor coverage-safety chaos fuzz check format lock smoke clean-env env env-dev bench-replay bench-policy bench-train bench-transport bench-serving
+.PHONY: help demo test test-slow test-all bench-loop bench-actors bench-memory doctor coverage-safety chaos fuzz check format lock smoke clean-env env env-dev bench-replay bench-policy bench-train bench-transport bench-serving bench-latency
 
 help:
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -74,6 +74,9 @@ bench-policy: env-dev  ## Measure the policy beside LeRobot (nothing else should
 
 bench-transport: env-dev  ## Measure the transport beside other ones (nothing else should run; about 10 minutes).
 	@$(BIN)/python -m tools.bench_transport $(ARGS)
+
+bench-latency: env-dev  ## Measure how chunks join under latency: CHECKPOINT=<policy> (nothing else should run; about 20 minutes).
+	@$(BIN)/python -m tools.bench_latency --checkpoint $(CHECKPOINT) $(ARGS)
 
 bench-serving: env-dev  ## Measure serving beside openpi's pattern and LeRobot (nothing else should run; about 15 minutes).
 	@$(BIN)/python -m tools.bench_serving $(ARGS)

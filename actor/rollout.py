@@ -20,7 +20,7 @@ from actor.rewards.bus import RewardBus, Verdict
 from actor.timings import HELD, TimingLog
 from robot_infra import safety
 from robot_infra.interfaces import RobotEnv, Transition, emergency_stop, keeps_time
-from serl_launcher.errors import RobotError, SafetyError, SpoolFull
+from serl_launcher.errors import RecordingError, RobotError, SafetyError, SpoolFull
 from serl_launcher.types import Observation, Outcome
 
 logger = logging.getLogger(__name__)
@@ -135,13 +135,14 @@ class Rollout:
             with self._coming_to_rest():
                 self._play(tally, on_tick)
         except BaseException:
-            with contextlib.suppress(SpoolFull):  # A full disk must not hide what went wrong.
+            with contextlib.suppress(SpoolFull, RecordingError):  # Neither must hide what went wrong.
                 self.recorder.end(tally.observation, Outcome.ABORTED, "")
             raise
+        finally:
+            if self.timings is not None:
+                self.timings.end(number, self.control.chunk_notes())
         # The outcome is known before the last event is written, so a fault can never look like a success.
         self.recorder.end(tally.observation, tally.outcome, tally.labelled_by)
-        if self.timings is not None:
-            self.timings.end(number, self.control.chunk_notes())
         return self._summary(tally)
 
     @contextlib.contextmanager

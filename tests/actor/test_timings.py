@@ -3,12 +3,14 @@ import math
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from actor.plan import ChunkNote, SteppedPlan
 from actor.spool import Spool
 from actor.timings import HELD, TimingLog
+from serl_launcher.errors import SafetyError
 from serl_launcher.types import ActionChunk, Observation
-from tests.actor.test_rollout import play, rollout
+from tests.actor.test_rollout import Broken, play, rollout
 from tests.actor.tiny_robot import Person, PromptFollower
 
 
@@ -76,3 +78,12 @@ def test_the_control_loop_notes_its_ticks(spool: Spool, tmp_path: Path):
     assert len(row["decide_ms"]) == episode.num_steps
     # The person drops the first chunk at the second tick; after that a new one begins.
     assert row["chunk_index"] == [0, -1, 0]
+
+
+def test_an_episode_that_a_fault_ends_has_its_line(spool: Spool, tmp_path: Path):
+    playing = rollout(spool, tmp_path, policy=Broken(num_good=1))
+    playing.timings = TimingLog(path=tmp_path / "timings.jsonl")
+    with pytest.raises(SafetyError):
+        play(playing, num_episodes=1)
+    [row] = rows_of(tmp_path / "timings.jsonl")
+    assert len(row["decide_ms"]) == 3
