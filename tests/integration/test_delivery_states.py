@@ -1,18 +1,27 @@
-"""Sender, receiver and journal as one state machine: whatever is sent, doubled, dropped, delayed or restarted, each
-event enters the journal once and in order."""
+"""Sender, receiver, journal and sealing as one state machine: whatever is sent, doubled, dropped, delayed, restarted or
+cut off while it is written, each event enters the journal once and in order, and each episode the dataset, with its
+newest label."""
 
 import os
 import shutil
 import tempfile
+import threading
 from pathlib import Path
+from unittest.mock import patch
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from actor.spool import Spool
+from learner.replay.reader import ReplayDataset
 from learner.server.ingest import Committed, Ingest, StepBatch
+from learner.server.sealing import Sealer, open_writer
+from serl_launcher import failpoints
 from serl_launcher.config.transport import TransportConfig
+from serl_launcher.datasets.layout import DatasetLayout
+from serl_launcher.datasets.metadata import EpisodeMetadata
+from serl_launcher.datasets.recovery import contradicted_labels
 from serl_launcher.errors import ProtocolError, Refused, SessionFenced
 from serl_launcher.events import EpisodeEnded, EpisodeLabelled, EpisodeStarted, Event, StepRecorded, encode_event
 from serl_launcher.journal import Journal
@@ -21,8 +30,13 @@ from serl_launcher.transport.messages import Hello
 from serl_launcher.types import Outcome
 from tests.transport_rig import SPEC, encoded, step
 
+OUTCOMES = st.sampled_from(list(Outcome))
 CONFIG = TransportConfig(max_batch_events=3, credits=2, durability="os")
 ACTOR = "actor-0"
+
+
+class DiedError(Exception):
+    """The learner got to a failpoint and goes no further."""
 
 
 class DeliveryStates(RuleBasedStateMachine):
@@ -41,36 +55,44 @@ class DeliveryStates(RuleBasedStateMachine):
         self.num_episodes = 0
         self.session = 0
 
-    @initialize()
-    def start(self) -> None:
+    @initialize(episodes=st.lists(st.tuples(st.integers(0, 3), OUTCOMES), min_size=1, max_size=3))
+    def start(self, episodes: list[tuple[int, Outcome]]) -> None:
+        """Episodes wait in the spool, for Hypothesis leaves out rules at random: many examples record no more."""
         self.spool = self._open_spool()
         self.delivery = Delivery(CONFIG, self.spool)
-        self.journal = Journal(self.root / "journal", durability="os")
-        self.ingest = Ingest(self.journal)
+        self._start_learner()
+        self.reader = ReplayDataset(self.root / "replay")
         self._say_hello()
+        for num_steps, outcome in episodes:
+            self.record(num_steps, outcome)
 
     def teardown(self) -> None:
-        self.spool.close()
-        self.journal.close()
+        if hasattr(self, "journal"):
+            self.spool.close()
+            self._stop_learner()
         shutil.rmtree(self.root)
 
-    @rule(kind=st.sampled_from(["step", "step", "step", "end", "label"]))
-    def record(self, kind: str) -> None:
-        if kind == "label" and self.num_episodes:
-            name = f"e-{self.num_episodes - 1}"
-            self._append(EpisodeLabelled(name, Outcome.FAILURE, "human", float(len(self.recorded))))
-        elif self.open_episode is None:
+    @precondition(lambda self: self.num_episodes)
+    @rule(ago=st.integers(1, 2), outcome=OUTCOMES)
+    def label(self, ago: int, outcome: Outcome) -> None:
+        """One of the newest episodes gets a label, perhaps late, perhaps before its end."""
+        name = f"e-{max(0, self.num_episodes - ago)}"
+        self._append(EpisodeLabelled(name, outcome, "human", float(len(self.recorded))))
+
+    @rule(num_steps=st.integers(0, 3), outcome=st.none() | OUTCOMES)
+    def record(self, num_steps: int, outcome: Outcome | None) -> None:
+        """Some steps, of a new episode where none is open; an outcome ends it."""
+        if self.open_episode is None:
             self.open_episode = (f"e-{self.num_episodes}", 0)
             self.num_episodes += 1
             self._append(EpisodeStarted(self.open_episode[0], "reach", 1.0))
-        elif kind == "end":
-            name, num_steps = self.open_episode
-            self._append(EpisodeEnded(name, num_steps, encoded(), Outcome.SUCCESS, "human", 1.0))
+        name, first = self.open_episode
+        for number in range(first, first + num_steps):
+            self._append(step(name, number, value=len(self.recorded)))
+        self.open_episode = (name, first + num_steps)
+        if outcome is not None:
+            self._append(EpisodeEnded(name, first + num_steps, encoded(), outcome, "human", 1.0))
             self.open_episode = None
-        else:
-            name, num_steps = self.open_episode
-            self._append(step(name, num_steps, value=len(self.recorded)))
-            self.open_episode = (name, num_steps + 1)
 
     @rule()
     def send(self) -> None:
@@ -99,6 +121,16 @@ class DeliveryStates(RuleBasedStateMachine):
             self.delivery.acknowledge(seq)
 
     @rule()
+    def catch_up(self) -> None:
+        """Everything that was recorded arrives, in order, and is acknowledged."""
+        while self._last_seq() < len(self.recorded):
+            self._say_hello()
+            self.send()
+            for batch in [each for each in self.batches if each.first_seq > self._last_seq()]:
+                self.ingest.commit([batch])
+        self.delivery.acknowledge(self._last_seq())
+
+    @rule()
     def reconnect(self) -> None:
         """The connection is lost; the next hello says how far the learner has come."""
         self._say_hello()
@@ -115,9 +147,8 @@ class DeliveryStates(RuleBasedStateMachine):
 
     @rule()
     def restart_learner(self) -> None:
-        self.journal.close()
-        self.journal = Journal(self.root / "journal", durability="os")
-        self.ingest = Ingest(self.journal)
+        self._stop_learner()
+        self._start_learner()
         self._say_hello()
 
     @rule(ahead=st.integers(2, 5))
@@ -129,10 +160,30 @@ class DeliveryStates(RuleBasedStateMachine):
 
     @rule()
     def seal_what_is_closed(self) -> None:
-        for episode_id in self.journal.closed_episodes():
-            record = self.journal.read_episode(episode_id)
-            assert record.steps == self._steps_of(episode_id)
-            self.journal.mark_sealed({episode_id: int(episode_id.split("-")[1])})
+        self.sealer.run_once()
+        assert not self.journal.closed_episodes()
+        assert not self.journal.pending_labels()
+        closed = self._closed_episodes()
+        self._check_reader(closed)
+        assert self.reader.num_episodes == len(closed)
+        assert self.reader.episodes.outcome.tolist() == [self._label_of(episode_id) for episode_id in closed]
+        layout = DatasetLayout(self.root / "replay")
+        assert not contradicted_labels(layout, EpisodeMetadata(layout).read())
+
+    @rule(place=st.sampled_from((*failpoints.SEAL, *failpoints.LABEL)))
+    def die_while_sealing(self, place: str) -> None:
+        """The learner seals until it gets to a failpoint, where it dies; it starts again."""
+
+        def die(reached: str) -> None:
+            if reached == place:
+                raise DiedError(place)
+
+        try:
+            with patch.object(failpoints, "reached", die):
+                self.sealer.run_once()
+        except DiedError:
+            self._check_reader(self._closed_episodes())
+            self.restart_learner()
 
     @invariant()
     def nothing_is_lost(self) -> None:
@@ -151,6 +202,58 @@ class DeliveryStates(RuleBasedStateMachine):
         assert self.journal.counts().num_steps == sum(isinstance(event, StepRecorded) for event in committed)
         for episode_id in self.journal.closed_episodes():
             assert self.journal.read_episode(episode_id).steps == self._steps_of(episode_id)
+
+    @rule(place=st.sampled_from(failpoints.LABEL[:2]))
+    def take_a_correction_back(self, place: str) -> None:
+        """The newest sealed episode is labelled otherwise; the learner dies in that, and is told the former label."""
+        self.catch_up()
+        self.seal_what_is_closed()
+        if not self.reader.num_episodes:
+            return
+        episode_id = self.reader.episode_id(self.reader.num_episodes - 1)
+        former = self._label_of(episode_id)
+        other = Outcome.FAILURE if former == Outcome.SUCCESS else Outcome.SUCCESS
+        for outcome in (other, former):
+            self._append(EpisodeLabelled(episode_id, outcome, "human", float(len(self.recorded))))
+            self.catch_up()
+            if outcome == other:
+                self.die_while_sealing(place)
+        self.seal_what_is_closed()
+
+    def _start_learner(self) -> None:
+        self.journal = Journal(self.root / "journal", durability="os")
+        self.ingest = Ingest(self.journal)
+        writer = open_writer(self.root / "replay", SPEC, threading.Event())
+        assert writer is not None
+        self.writer = writer
+        self.sealer = Sealer(self.journal, self.writer)
+
+    def _stop_learner(self) -> None:
+        self.writer.close()
+        self.journal.close()
+
+    def _check_reader(self, closed: list[str]) -> None:
+        """A trainer that follows the dataset has the first of the closed episodes, each of their steps once."""
+        self.reader.refresh()
+        found = [self.reader.episode_id(episode) for episode in range(self.reader.num_episodes)]
+        assert found == closed[: len(found)]
+        steps = [step for episode_id in found for step in self._steps_of(episode_id)]
+        assert [state.tobytes() for state in self.reader.steps.state] == [step.observation.state for step in steps]
+
+    def _closed_episodes(self) -> list[str]:
+        """Returns the committed episodes that ended with steps in them, in the order of their ends."""
+        committed = self.recorded[: self._last_seq()]
+        return [event.episode_id for event in committed if isinstance(event, EpisodeEnded) and event.num_steps]
+
+    def _label_of(self, episode_id: str) -> Outcome:
+        """Returns the newest committed label; an end without one takes none back."""
+        found: Outcome | None = None
+        for event in self.recorded[: self._last_seq()]:
+            if isinstance(event, EpisodeLabelled | EpisodeEnded) and event.episode_id == episode_id:
+                is_taken_back = found is None or event.outcome != Outcome.UNLABELLED
+                found = event.outcome if is_taken_back or isinstance(event, EpisodeLabelled) else found
+        assert found is not None
+        return found
 
     def _append(self, event: Event) -> None:
         assert self.spool.append(event) == len(self.recorded) + 1
@@ -187,8 +290,8 @@ class DeliveryStates(RuleBasedStateMachine):
 
 
 DeliveryStates.TestCase.settings = settings(
-    max_examples=20,
-    stateful_step_count=40,
+    max_examples=settings().max_examples // 5,
+    stateful_step_count=25,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.filter_too_much],
 )
