@@ -29,6 +29,7 @@ MAX_GROWN_MB = 200.0
 _INTACT_CHANCE = 0.02
 """Of a message that is left as it is, so that inference and publications are reached too."""
 _NEVER_TRAINING = ("algo.training_starts=1000000000",)
+_DRAIN_S, _SILENCE_MS = 30.0, 500
 _START_S = 240.0
 _REPLIES_AT_ONCE = 100
 
@@ -183,6 +184,7 @@ def _fuzz(learner: Learner, report: ServerReport, num_messages: int, seed: int, 
             if number % 200 == 0:
                 report.peak_mb = max(report.peak_mb, resident_mb(pid))
             report.num_messages += 1
+        _drain(sockets, report)
         if not _answers(context, host, port):
             report.problems.append("the server did not answer a good message after the last damaged one in 60 s")
     finally:
@@ -197,6 +199,14 @@ def _connect(context: zmq.Context, host: str, port: int) -> zmq.Socket:
     made.setsockopt(zmq.SNDTIMEO, 60_000)
     made.connect(f"tcp://{host}:{port}")
     return made
+
+
+def _drain(sockets: list[zmq.Socket], report: ServerReport) -> None:
+    """Counts what is answered after the last message, until nothing comes for a while."""
+    give_up_s = time.monotonic() + _DRAIN_S
+    while time.monotonic() < give_up_s and any([each.poll(_SILENCE_MS) for each in sockets]):
+        for each in sockets:
+            _count_replies(each, report)
 
 
 def _count_replies(source: zmq.Socket, report: ServerReport) -> None:

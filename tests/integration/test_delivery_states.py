@@ -35,8 +35,8 @@ CONFIG = TransportConfig(max_batch_events=3, credits=2, durability="os")
 ACTOR = "actor-0"
 
 
-class DiedError(Exception):
-    """The learner got to a failpoint and goes no further."""
+class Died(BaseException):
+    """The learner got to a failpoint and goes no further: nothing in it can catch that."""
 
 
 class DeliveryStates(RuleBasedStateMachine):
@@ -176,12 +176,12 @@ class DeliveryStates(RuleBasedStateMachine):
 
         def die(reached: str) -> None:
             if reached == place:
-                raise DiedError(place)
+                raise Died(place)
 
         try:
             with patch.object(failpoints, "reached", die):
                 self.sealer.run_once()
-        except DiedError:
+        except Died:
             self._check_reader(self._closed_episodes())
             self.restart_learner()
 

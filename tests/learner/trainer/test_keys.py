@@ -19,7 +19,7 @@ from serl_launcher.types import Outcome
 
 CHANGES = {
     "algo.batch_size": 2, "algo.noise_samples": 2, "algo.max_updates": 3, "algo.max_seconds": 1e-9,
-    "algo.publish_every": 3, "algo.image_augmentation": False, "training.mixed_precision": "bf16",
+    "algo.publish_every": 3, "algo.image_augmentation": "none", "training.mixed_precision": "bf16",
     "training.checkpoint_period": 2, "training.keep_checkpoints": 1, "training.keep_best": "held_out",
     "training.held_out_period": 1, "training.held_out_samples": 3, "training.num_threads": 2,
 }  # fmt: skip
