@@ -83,7 +83,7 @@ def test_without_a_mixture_the_offline_fraction_draws_what_it_always_drew(datase
 @pytest.mark.parametrize(
     ("mixture", "refusal"),
     [
-        ({"succesful": 1.0}, "may name demonstrations, all, successful, interventions, got 'succesful'"),
+        ({"succeeded": 1.0}, "may name demonstrations, all, successful, interventions, got 'succeeded'"),
         ({"all": 0.5, "successful": 0.6}, "sum to 1"),
         ({"all": 1.5, "successful": -0.5}, "positive shares"),
     ],
