@@ -35,7 +35,7 @@ class Throughput:
 
 def window_of(num_actors: int) -> int:
     """Returns how many steps of one actor may wait for an acknowledgement."""
-    return max(2, 24 // num_actors)
+    return max(2, 16 // num_actors)
 
 
 @contextmanager
