@@ -10,17 +10,18 @@ output=${OUTPUT:-outputs/metaworld}
 for task in ${TASKS:-reach-v3 button-press-topdown-v3 drawer-open-v3}; do
     "$python" -W ignore -m tools.train_single \
         --seeds "${SEEDS:-1}" \
-        --steps "${STEPS:-10000}" \
+        --steps "${STEPS:-30000}" \
         --expert-episodes 20 \
         --evaluations 50 \
         --output "$output/$task.json" \
         algo=rlpd \
         task=metaworld \
         environment.options.make.env_name="$task" \
-        algo.sac.reward_from=label \
+        algo.sac.reward_scale=0.1 \
+        algo.sac.reward_bias=-1 \
         algo.sac.critic_ensemble_size=2 \
         algo.sac.critic_subsample_size=null \
-        algo.sac.temperature_init=0.01 \
+        algo.sac.temperature_init=0.1 \
         seed=0 \
         "$@"
 done

@@ -15,7 +15,7 @@ from learner.lifetime import answer_quickly
 from learner.server.gateway import Gateway
 from learner.server.ingest import Ingest
 from learner.server.requests import NoInference
-from learner.server.sealing import Sealer
+from learner.server.sealing import Sealer, warm_up
 from serl_launcher.config.transport import TransportConfig
 from serl_launcher.datasets.writer import DatasetWriter
 from serl_launcher.journal import Journal
@@ -27,6 +27,8 @@ _DROP_PERIOD_S = 0.2
 def main(root: Path, keys_dir: str | None, durability: str, closed: str) -> None:
     """Serves until standard input closes."""
     answer_quickly()
+    if closed == "seal":
+        warm_up()  # As the server does before it opens its ports.
     config = TransportConfig(
         request_port=0, broadcast_port=0, keys_dir=keys_dir, durability=durability, dead_after_s=30.0
     )
