@@ -124,12 +124,19 @@ class ZeroEngine:
         (optimizer,) = build_optimizers(module, config, fused=False)
         self._engine, _ = accelerator.prepare(module, optimizer)
         self.module = self._engine
-        # DeepSpeed allocates Adam's state by a step on zeros, which must not count in the bias correction.
-        self._set_num_steps(0.0)
+        self._allocate_state()
 
     @property
     def _adam(self) -> torch.optim.Optimizer:
         return self._engine.optimizer.optimizer
+
+    def _allocate_state(self) -> None:
+        """Gives Adam its state now: DeepSpeed waits for the first step, before which there is none to load into."""
+        for group in self._adam.param_groups:
+            for partition in group["params"]:
+                zeros = {name: torch.zeros_like(partition) for name in self._ADAM_STATE}
+                self._adam.state[partition] = {"step": torch.zeros(()), **zeros}
+        self._engine.optimizer._lazy_init_hp_params_optimizer_state()
 
     def begin(self, rate: float) -> None:
         set_rate(self._engine.optimizer, rate)

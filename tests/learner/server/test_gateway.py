@@ -252,7 +252,7 @@ def test_a_full_disk_of_the_learner_pauses_delivery_and_no_actions(tmp_path, mon
             assert chunk.actions[0, 0] == number
             assert actor.is_connected
             time.sleep(0.1)
-        assert caplog.text.count("Not delivering now") == 1  # In two seconds of trying again.
+        assert caplog.text.count("Not delivering now") <= 2  # In two seconds of trying again: by put, or by commit.
         assert source.num_pending
         assert "MDB_MAP_FULL" in str(server.gateway.figures()["storage_error"])
         server.journal.mark_sealed({"e-0": 0})
