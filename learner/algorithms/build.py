@@ -84,10 +84,6 @@ def _reject_sampling(
 def _sac(config: RunConfig, policy: GaussianPolicy, accelerator: Accelerator, seed: int, part: Part) -> Sac:
     algo, sac = config.algo, config.algo.sac
     _refuse_parts(config)
-    _refuse_flow_training(config)
-    of_flows = sorted(key for key in config.explicit if key.startswith("policy."))
-    if of_flows:
-        raise ConfigError(f"algo=sac has a Gaussian policy, which cannot follow {', '.join(of_flows)}: leave it out.")
     policy.to(accelerator.device)
     critics = Critics(
         policy.encoder, len(policy.continuous), members=sac.critic_ensemble_size, hidden=sac.hidden_dims,
@@ -107,7 +103,6 @@ def _flow_actor_critic(
 ) -> FlowActorCritic:
     algo, sac, executed = config.algo, config.algo.sac, config.actor.execution_horizon
     _refuse_parts(config)
-    _refuse_flow_training(config)
     if algo.rl_steps + algo.sft_steps < 1 or min(algo.rl_steps, algo.sft_steps) < 0:
         raise ConfigError(f"algo.rl_steps + sft_steps must be 1 or more, got {algo.rl_steps} + {algo.sft_steps}.")
     if executed > policy.config.horizon:
@@ -150,18 +145,6 @@ def _refuse_parts(config: RunConfig) -> None:
         )
     if config.algo.critic_optimizer.ema > 0 or config.algo.temperature_optimizer.ema > 0:
         raise ConfigError("Only the policy is averaged: leave the ema of critic_optimizer and temperature_optimizer 0.")
-
-
-def _refuse_flow_training(config: RunConfig) -> None:
-    """Raises ConfigError where the command line asks for what only `sft_pi0` and `reject_sampling_pi0` do."""
-    algo = config.algo
-    changes_images, draws_often = algo.image_augmentation != "none", algo.noise_samples > 1
-    unfollowed = {"algo.image_augmentation": changes_images, "algo.noise_samples": draws_often}
-    asked = [key for key, is_on in unfollowed.items() if is_on and key in config.explicit]
-    if asked:
-        raise ConfigError(
-            f"algo={algo.name} does not follow {' and '.join(asked)}; sft_pi0 and reject_sampling_pi0 do. Leave it out."
-        )
 
 
 ALGORITHMS: dict[str, Recipe] = {

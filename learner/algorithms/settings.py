@@ -50,6 +50,7 @@ def check_settings(config: RunConfig) -> None:
                 f"algo.{key}={value!r} is of paths that are drawn at random: set algo.sac.sampler to sde or injected "
                 f"(got 'euler'), or leave it at {default!r}."
             )
+    _check_asked(config)
     _check_optimizers(config)
     _check_best(config)
 
@@ -60,6 +61,24 @@ def warn_of_classifier_settings(optimizer: OptimizerConfig) -> None:
     unused = [key for key in _CLASSIFIER_OPTIMIZER if getattr(optimizer, key) != getattr(default, key)]
     if unused:
         logger.warning("A reward classifier learns by plain AdamW: algo.optimizer.%s are not used.", ", ".join(unused))
+
+
+def _check_asked(config: RunConfig) -> None:
+    """Refuses what the command line asks for in vain; groups and tasks set the same keys for several algorithms."""
+    algo = config.algo
+    if algo.name not in _CRITICS:
+        return
+    unfollowed = {
+        "algo.image_augmentation": algo.image_augmentation != "none", "algo.noise_samples": algo.noise_samples > 1
+    }  # fmt: skip
+    asked = sorted(key for key, is_on in unfollowed.items() if is_on and key in config.explicit)
+    if asked:
+        raise ConfigError(
+            f"algo={algo.name} does not follow {' and '.join(asked)}; sft_pi0 and reject_sampling_pi0 do. Leave it out."
+        )
+    of_flows = sorted(key for key in config.explicit if key.startswith("policy."))
+    if algo.name == "sac" and of_flows:
+        raise ConfigError(f"algo=sac has a Gaussian policy, which cannot follow {', '.join(of_flows)}: leave it out.")
 
 
 def _check_optimizers(config: RunConfig) -> None:

@@ -92,3 +92,20 @@ def test_ignored_keys_exist():
         value = AlgoConfig()
         for part in key.split("."):
             value = getattr(value, part)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "refusal"),
+    [
+        (["algo=sac", "task=pendulum", "policy.horizon=4"], "Gaussian policy, which cannot follow policy.horizon"),
+        (["algo=sac_pi0", "algo.noise_samples=4"], "does not follow algo.noise_samples"),
+        (["algo=sac", "task=pendulum", "algo.image_augmentation=light"], "does not follow algo.image_augmentation"),
+    ],
+)
+def test_what_the_command_line_asks_for_in_vain_is_refused(overrides, refusal):
+    with pytest.raises(ConfigError, match=refusal):
+        check_settings(load(overrides))
+
+
+def test_what_a_task_sets_for_other_algorithms_is_left_aside():
+    check_settings(load(["algo=sac_pi0", "task=sim_pnp"]))
