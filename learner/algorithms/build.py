@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import Accelerator
 
-from learner.algorithms.critics import CriticLoss, Critics, PooledEncoder
+from learner.algorithms.critics import CriticLoss, Critics
+from learner.algorithms.encoders import critics_encoder
 from learner.algorithms.flow_actor import FlowActor, frozen_copy
 from learner.algorithms.flow_actor_critic import FlowActorCritic
 from learner.algorithms.interfaces import Algorithm
@@ -18,11 +18,9 @@ from learner.algorithms.sft import FlowMatching, Sft
 from learner.algorithms.temperature import Temperature
 from learner.replay.reader import ReplayDataset
 from learner.trainer.optimization import Optimization
-from learner.trainer.start import MIN_STATE_STD, starting_gaussian, starting_policy
+from learner.trainer.start import starting_gaussian, starting_policy
 from serl_launcher.config import RunConfig
 from serl_launcher.errors import ConfigError
-from serl_launcher.networks.features import feature_width
-from serl_launcher.networks.observation import ObservationEncoder
 from serl_launcher.policies import Pi0Policy, load_policy
 from serl_launcher.policies.gaussian import GaussianPolicy, load_gaussian
 from serl_launcher.policies.trained_part import TrainedPart
@@ -95,7 +93,10 @@ def _sac(config: RunConfig, policy: GaussianPolicy, accelerator: Accelerator, se
         Optimization(CriticLoss(critics, sac.cql_weight), algo.critic_optimizer, accelerator),
         Optimization(temperature, algo.temperature_optimizer, accelerator),
     )
-    return Sac(policy, critics, algo, config.dataset, optimizations, seed=seed, part=part)
+    return Sac(
+        policy, critics, algo, config.dataset, optimizations,
+        num_micro_batches=config.training.gradient_accumulation_steps, seed=seed, part=part,
+    )  # fmt: skip
 
 
 def _flow_actor_critic(
@@ -111,7 +112,7 @@ def _flow_actor_critic(
         )
     policy.to(accelerator.device)
     critics = Critics(
-        _critics_encoder(config, policy), executed * policy.spec.action_dim,
+        critics_encoder(policy, sac), executed * policy.spec.action_dim,
         members=sac.critic_ensemble_size, hidden=sac.hidden_dims, layer_norm=sac.critic_layer_norm,
     ).to(accelerator.device)  # fmt: skip
     reference = frozen_copy(policy) if sac.distill_weight > 0 or sac.sampler != "euler" else None
@@ -122,27 +123,15 @@ def _flow_actor_critic(
         Optimization(CriticLoss(critics, sac.cql_weight), algo.critic_optimizer, accelerator),
         Optimization(temperature, algo.temperature_optimizer, accelerator),
     )
-    return FlowActorCritic(actor, critics, algo, config.dataset, optimizations, executed=executed, seed=seed, part=part)
-
-
-def _critics_encoder(config: RunConfig, policy: Pi0Policy) -> ObservationEncoder | PooledEncoder:
-    """Returns what `sac_pi0`'s critics read observations with: convolutions of their own, or the policy's backbone."""
-    sac, spec = config.algo.sac, policy.spec
-    if sac.critic_features == "own":
-        encoder = ObservationEncoder(spec, sac.image_features)
-        state = policy.norm_stats["state"]
-        encoder.set_state_statistics(torch.tensor(state.mean), torch.tensor(state.std).clamp(min=MIN_STATE_STD))
-        return encoder
-    width = feature_width(policy.network, num_cameras=policy.num_cameras, pooling=sac.critic_features)
-    return PooledEncoder(width, spec.state_dim)
+    return FlowActorCritic(
+        actor, critics, algo, config.dataset, optimizations,
+        num_micro_batches=config.training.gradient_accumulation_steps, seed=seed, part=part,
+    )  # fmt: skip
 
 
 def _refuse_parts(config: RunConfig) -> None:
-    if config.training.deepspeed_config is not None or config.training.gradient_accumulation_steps > 1:
-        raise ConfigError(
-            f"algo={config.algo.name} has several optimizers: leave training.deepspeed_config and "
-            "gradient_accumulation_steps out."
-        )
+    if config.training.deepspeed_config is not None:
+        raise ConfigError(f"algo={config.algo.name} has several optimizers: leave training.deepspeed_config out.")
     if config.algo.critic_optimizer.ema > 0 or config.algo.temperature_optimizer.ema > 0:
         raise ConfigError("Only the policy is averaged: leave the ema of critic_optimizer and temperature_optimizer 0.")
 

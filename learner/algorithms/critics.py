@@ -6,12 +6,13 @@ Legend: B batch, E critics, H chunk horizon, A action width, D width of features
 import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from learner.algorithms.encoders import PooledEncoder, PromptedEncoder
 from learner.losses.actor_critic import critic_loss, polyak_
 from learner.losses.conservative import cal_ql_penalty
 from learner.losses.discrete import choice_loss
@@ -27,6 +28,8 @@ class CriticSample:
     seen: Tensor
     """What the critics' encoder reads beside the state: images, uint8 [B, C, h, w, 3], or the policy's features."""
     state: Float[Tensor, "B S"]
+    prompt: Float[Tensor, "B P"] | None = None
+    """Where `seen` does not know what was asked for."""
     actions: Float[Tensor, "B K"]
     """Executed actions, scaled to (-1, 1) and flattened."""
     target: Float[Tensor, " B"]
@@ -38,40 +41,27 @@ class CriticSample:
     """Of the gripper."""
     choice_target: Float[Tensor, " B"] | None = None
 
-    def rows(self, chosen: slice) -> "CriticSample":
-        """Returns some of the samples."""
-        values = {item.name: getattr(self, item.name) for item in fields(self)}
-        return replace(self, **{name: value[chosen] for name, value in values.items() if value is not None})
-
-
-class PooledEncoder(nn.Module):
-    """Normalises what a policy's backbone tells of an observation, and puts the state beside it."""
-
-    def __init__(self, num_features: int, state_dim: int) -> None:
-        super().__init__()
-        self.norm = nn.LayerNorm(num_features)
-        self.width = num_features + state_dim
-
-    def forward(self, seen: Float[Tensor, "B F"], state: Float[Tensor, "B S"]) -> Float[Tensor, "B D"]:
-        """Returns the features of one observation per row."""
-        return torch.cat([self.norm(seen), state], dim=1)
+    @property
+    def observed(self) -> tuple[Tensor, ...]:
+        """What the critics' encoder is called with."""
+        return (self.seen, self.state) if self.prompt is None else (self.seen, self.state, self.prompt)
 
 
 class Critics(nn.Module):
     """An encoder of observations, an ensemble over features and actions, and a gripper's critic where there is one."""
 
     def __init__(
-        self, encoder: ObservationEncoder | PooledEncoder, action_width: int, *, members: int, hidden: Sequence[int],
-        layer_norm: bool, gripper: Mlp | None = None,
+        self, encoder: ObservationEncoder | PooledEncoder | PromptedEncoder, action_width: int, *, members: int,
+        hidden: Sequence[int], layer_norm: bool, gripper: Mlp | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.encoder = encoder
         self.ensemble = EnsembleMlp(members, encoder.width + action_width, hidden, layer_norm=layer_norm)
         self.gripper = gripper
 
-    def features(self, seen: Tensor, state: Float[Tensor, "B S"]) -> Float[Tensor, "B D"]:
-        """Returns what the encoder makes of observations: images, or a policy's features, and the state."""
-        return self.encoder(seen, state)
+    def features(self, *observed: Tensor) -> Float[Tensor, "B D"]:
+        """Returns what the encoder makes of observations: images or a policy's features, the state, and the prompt."""
+        return self.encoder(*observed)
 
     def value(self, features: Float[Tensor, "B D"], actions: Float[Tensor, "B K"]) -> Float[Tensor, "E B"]:
         """Returns what every critic thinks of flattened actions in (-1, 1)."""
@@ -88,7 +78,7 @@ class CriticLoss(nn.Module):
 
     def forward(self, sample: CriticSample) -> Float[Tensor, ""]:
         """Returns the Bellman error of every critic, and the conservative penalty where there is one."""
-        features = self.critics.features(sample.seen, sample.state)
+        features = self.critics.features(*sample.observed)
         q = self.critics.value(features, sample.actions)
         loss = critic_loss(q, sample.target)
         if sample.drawn_actions is not None and sample.drawn_log_density is not None:

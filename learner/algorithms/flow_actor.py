@@ -33,8 +33,8 @@ class Lesson:
 
     inputs: ModelInputs
     noise: Float[Tensor, "B N H M"]
-    seen: Tensor | None = None
-    """For the critics: images (uint8) or features; None in supervised updates."""
+    observed: tuple[Tensor, ...] | None = None
+    """What the critics see (`CriticSample.observed`); None in supervised updates."""
     encoding: Encoding | None = None
     """Of `inputs`, where the backbone has run already and does not train."""
     state: Tensor | None = None
@@ -104,10 +104,11 @@ class FlowActor(nn.Module):
         self.policy = policy
         self._guests = (critics, reference)
         self._config = config.sac
-        self._executed = executed
+        self.executed = executed
+        """Actions of a chunk until the next decision, h."""
         self.drawing = Drawing(policy, reference, config.sac)
-        self.last_divergence: Float[Tensor, " B"] | None = None
-        """Of the chunks in the last loss."""
+        self.divergence: list[Float[Tensor, " B"]] = []
+        """Of the chunks in the losses of this update."""
 
     @property
     def reference(self) -> Pi0Policy | None:
@@ -123,16 +124,15 @@ class FlowActor(nn.Module):
         drawn = self.drawing.draw(lesson.inputs, lesson.noise, lesson.encoding)
         value = self._value(drawn.chunk, lesson)
         if drawn.divergence is not None and lesson.temperature is not None:
-            self.last_divergence = drawn.divergence.detach()
+            self.divergence.append(drawn.divergence.detach())
             return policy_loss(value, drawn.divergence, lesson.temperature)
         return behaviour_regularized_loss(value, self._distance(drawn.chunk, lesson), self._config.distill_weight)
 
     def _value(self, chunk: Float[Tensor, "B H A"], lesson: Lesson) -> Float[Tensor, " B"]:
         critics = self._guests[0]
-        assert lesson.seen is not None
-        assert lesson.state is not None
+        assert lesson.observed is not None
         critics.requires_grad_(requires_grad=False)
-        q = critics.value(critics.features(lesson.seen, lesson.state), rated(chunk, self._executed))
+        q = critics.value(critics.features(*lesson.observed), rated(chunk, self.executed))
         critics.requires_grad_(requires_grad=True)
         return q.mean(dim=0) if self._config.actor_value == "mean" else pessimistic(q)
 

@@ -21,6 +21,7 @@ network pads it to.
 """
 
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -35,9 +36,11 @@ from learner.algorithms.critics import (
     random_subset,
     same_draws,
 )
+from learner.algorithms.encoders import mean_of_words
 from learner.algorithms.flow_actor import FlowActor, Lesson, rated
 from learner.algorithms.interfaces import Sampling
 from learner.algorithms.parts import Parts, unwrapped
+from learner.algorithms.pieces import pieces
 from learner.algorithms.temperature import Temperature
 from learner.algorithms.turns import PolicyTurns
 from learner.algorithms.window import WholeWindow
@@ -52,22 +55,25 @@ from serl_launcher.policies import load_policy
 from serl_launcher.policies.snapshots import PolicySnapshots
 from serl_launcher.policies.trained_part import TrainedPart
 
+_Value = TypeVar("_Value")
+
 
 class FlowActorCritic(WholeWindow):
     """Alternates reinforcement and supervised updates of one flow policy."""
 
     def __init__(
         self, actor: FlowActor, critics: Critics, config: AlgoConfig, dataset: DatasetConfig,
-        optimizations: tuple[Optimization, Optimization, Optimization], *, executed: int, seed: int,
+        optimizations: tuple[Optimization, Optimization, Optimization], *, num_micro_batches: int = 1, seed: int,
         part: tuple[int, int] = (0, 1),
     ) -> None:  # fmt: skip
-        """Trains the policy of `actor`; `optimizations` are of actor, critics and temperature, `executed` is h."""
+        """Trains the policy of `actor`; `optimizations` are of actor, critics and temperature."""
+        self._num_micro_batches = num_micro_batches
         self.policy = actor.policy
         self._flow_actor, self._critics, self._reference = actor, critics, actor.reference
         self._config, self._dataset = config, dataset
         self._actor, self._critic, self._temperature = optimizations
         self._temperature_module = unwrapped(self._temperature.module, Temperature)
-        self._executed = executed
+        self._executed = actor.executed
         self._target = TargetCritics(critics, config.sac.soft_target_update_rate)
         self._generator = torch.Generator(self.policy.device).manual_seed(seed)
         self._part = part
@@ -156,7 +162,7 @@ class FlowActorCritic(WholeWindow):
         sac = self._config.sac
         encoding = self._encode(batch)
         sample = self._sample(batch, draws=sac.cql_weight > 0, encoding=encoding)
-        learned = self._critic.update([sample], self._critic.module)
+        learned = self._critic.update(self._pieces(sample, batch), self._critic.module)
         self._target.follow()
         metrics = {"loss": learned["loss"], "critic_grad_norm": learned["grad_norm"], "lr": learned["lr"],
                    "target": float(sample.target.mean())}  # fmt: skip
@@ -170,19 +176,22 @@ class FlowActorCritic(WholeWindow):
         temperature = self._temperature_module.value
         lesson = Lesson(
             inputs=self.policy.prepare(batch.images, batch.state, batch.prompts), noise=self._noise(len(batch)),
-            seen=sample.seen, state=sample.state, temperature=temperature if self._has_density else None,
-            encoding=encoding,
+            observed=sample.observed, temperature=temperature if self._has_density else None, encoding=encoding,
         )  # fmt: skip
-        climbed = self._actor.update([lesson], self._actor.module)
+        self._flow_actor.divergence.clear()
+        climbed = self._actor.update(self._pieces(lesson, batch), self._actor.module)
         metrics = {"actor_loss": climbed["loss"], "actor_grad_norm": climbed["grad_norm"]}
-        divergence = self._flow_actor.last_divergence
-        if divergence is not None:
+        if self._has_density:
+            divergence = torch.cat(self._flow_actor.divergence)
             self._temperature.update([divergence], self._temperature.module)
             metrics |= {"divergence": float(divergence.mean()), "temperature": float(temperature)}
         return metrics
 
     def _supervise(self, batch: Batch) -> dict[str, float]:
-        return self._actor.update([self._supervised(batch)], self._actor.module)
+        return self._actor.update(self._pieces(self._supervised(batch), batch), self._actor.module)
+
+    def _pieces(self, value: _Value, batch: Batch) -> list[_Value]:
+        return pieces(value, self._num_micro_batches, batch_size=len(batch))
 
     def _supervised(self, batch: Batch) -> Lesson:
         """Returns the flow-matching lesson; samples of failed episodes count as padding."""
@@ -206,12 +215,14 @@ class FlowActorCritic(WholeWindow):
         sac, policy, device = self._config.sac, self.policy, self.policy.device
         state, next_state = torch.from_numpy(batch.state).to(device), torch.from_numpy(batch.next_state).to(device)
         executed = policy.normalize_actions(torch.from_numpy(batch.actions).to(device), state)
-        next_value = self._next_value(batch, next_state)
+        prompt = mean_of_words(policy, batch.prompts) if encoding is None else None
+        next_value = self._next_value(batch, next_state, prompt)
         num_real = torch.from_numpy(~batch.is_pad[:, : self._executed]).to(device).sum(dim=1)
         bias = sac.reward_bias * _geometric(num_real, sac.discount)
         reward = sac.reward_scale * torch.from_numpy(batch.reward).to(device) + bias
         sample = CriticSample(
             seen=torch.from_numpy(batch.images).to(device) if encoding is None else encoding.features, state=state,
+            prompt=prompt,
             actions=rated(executed[..., : policy.spec.action_dim], self._executed),
             target=td_target(reward, torch.from_numpy(batch.discount).to(device), next_value),
         )  # fmt: skip
@@ -225,16 +236,17 @@ class FlowActorCritic(WholeWindow):
             return None
         return self._flow_actor.drawing.encode(self.policy.prepare(batch.images, batch.state, batch.prompts))
 
-    def _next_value(self, batch: Batch, next_state: Tensor) -> Float[Tensor, " B"]:
+    def _next_value(self, batch: Batch, next_state: Tensor, prompt: Tensor | None) -> Float[Tensor, " B"]:
         """Returns what the observations after the executed part are worth under the present policy."""
         assert batch.next_images is not None
         assert batch.next_state is not None
         sac, policy, target = self._config.sac, self.policy, self._target.module
         inputs = policy.prepare(batch.next_images, batch.next_state, batch.prompts)
         drawn = self._flow_actor.drawing.draw(inputs, self._noise(len(batch)))
-        is_own = sac.critic_features == "own"
-        seen = torch.from_numpy(batch.next_images).to(policy.device) if is_own else drawn.features
-        q = target.value(target.features(seen, next_state), rated(drawn.chunk, self._executed))
+        observed = (drawn.features, next_state)
+        if prompt is not None:
+            observed = (torch.from_numpy(batch.next_images).to(policy.device), next_state, prompt)
+        q = target.value(target.features(*observed), rated(drawn.chunk, self._executed))
         value = pessimistic(q, random_subset(sac, self._generator))
         if drawn.divergence is None or not sac.backup_entropy:
             return value

@@ -25,6 +25,7 @@ from learner.algorithms.critics import (
 )
 from learner.algorithms.interfaces import Sampling
 from learner.algorithms.parts import Parts, unwrapped
+from learner.algorithms.pieces import pieces
 from learner.algorithms.temperature import Temperature
 from learner.algorithms.turns import PolicyTurns
 from learner.algorithms.window import WholeWindow
@@ -50,15 +51,17 @@ class Actor(nn.Module):
         self.gaussian = gaussian
         self._critics = (critics,)
         self._takes_mean = actor_value == "mean"
+        self.log_prob: list[Float[Tensor, " B"]] = []
+        """Of the actions drawn in the losses of this update."""
 
     def forward(self, features: Float[Tensor, "B D"], noise: Float[Tensor, "B A"], temperature: Tensor) -> Tensor:
-        """Returns the loss, and the log density of the drawn actions through `last_log_prob`."""
+        """Returns the loss, and the log density of the drawn actions through `log_prob`."""
         (critics,) = self._critics
         actions, log_prob = self.gaussian(features, noise)
         critics.requires_grad_(requires_grad=False)
         q = critics.value(features, actions)
         critics.requires_grad_(requires_grad=True)
-        self.last_log_prob = log_prob.detach()
+        self.log_prob.append(log_prob.detach())
         return policy_loss(q.mean(dim=0) if self._takes_mean else pessimistic(q), log_prob, temperature)
 
 
@@ -67,9 +70,11 @@ class Sac(WholeWindow):
 
     def __init__(
         self, policy: GaussianPolicy, critics: Critics, config: AlgoConfig, dataset: DatasetConfig,
-        optimizations: tuple[Optimization, Optimization, Optimization], *, seed: int, part: tuple[int, int] = (0, 1),
+        optimizations: tuple[Optimization, Optimization, Optimization], *, num_micro_batches: int = 1, seed: int,
+        part: tuple[int, int] = (0, 1),
     ) -> None:  # fmt: skip
         """Trains `policy`; `optimizations` are those of actor, critics and temperature, whose modules are ours."""
+        self._num_micro_batches = num_micro_batches
         self.policy = policy
         self._critics = critics
         self._config = config
@@ -110,7 +115,8 @@ class Sac(WholeWindow):
     def update(self, batch: Batch) -> dict[str, float]:
         """Makes one update of the critics and, where it is due, of policy and temperature."""
         sample = self._sample(batch)
-        learned = self._critic.update([sample], self._critic.module)
+        parts = pieces(sample, self._num_micro_batches, batch_size=len(batch))
+        learned = self._critic.update(parts, self._critic.module)
         self._target.follow()
         metrics = {"loss": learned["loss"], "critic_grad_norm": learned["grad_norm"], "lr": learned["lr"],
                    "target": float(sample.target.mean())}  # fmt: skip
@@ -153,10 +159,12 @@ class Sac(WholeWindow):
 
     def _update_actor(self, sample: CriticSample) -> dict[str, float]:
         with torch.no_grad():
-            features = self._critics.features(sample.seen, sample.state)
+            features = self._critics.features(*sample.observed)
         noise, temperature = self._noise(len(features)), self._temperature_module.value
-        learned = self._actor.update([features], lambda each: self._actor.module(each, noise, temperature))
-        log_prob = self._actor_module.last_log_prob
+        self._actor_module.log_prob.clear()
+        parts = pieces((features, noise, temperature), self._num_micro_batches, batch_size=len(features))
+        learned = self._actor.update(parts, lambda each: self._actor.module(*each))
+        log_prob = torch.cat(self._actor_module.log_prob)
         self._temperature.update([log_prob], self._temperature.module)
         return {"actor_loss": learned["loss"], "entropy": -float(log_prob.mean()), "temperature": float(temperature)}
 
@@ -214,7 +222,7 @@ class Sac(WholeWindow):
         count, width = self._config.sac.cql_samples, len(self.policy.continuous)
         batch_size = len(sample.target)
         with torch.no_grad():
-            features = self._critics.features(sample.seen, sample.state).repeat_interleave(count, 0)
+            features = self._critics.features(*sample.observed).repeat_interleave(count, 0)
             own, log_prob = self.policy.actor(features, self._noise(batch_size, count).flatten(0, 1))
         uniform = 2 * self._uniform(batch_size, count, width) - 1
         shape = (batch_size, count)

@@ -94,7 +94,7 @@ def draw_gaussian(config: RunConfig, spec: RobotSpec, *, states: np.ndarray | No
     )
     if states is not None:
         std = np.maximum(states.std(axis=0), MIN_STATE_STD)
-        policy.encoder.set_state_statistics(torch.from_numpy(states.mean(axis=0)), torch.from_numpy(std))
+        policy.encoder.state_norm.set_statistics(torch.from_numpy(states.mean(axis=0)), torch.from_numpy(std))
     return policy
 
 

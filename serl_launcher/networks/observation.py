@@ -21,27 +21,39 @@ _UNBOUNDED = torch.finfo(torch.float32).max
 """Not infinity, of which averages over time make NaN."""
 
 
+class StateNorm(nn.Module):
+    """Normalises a robot's state by fixed statistics."""
+
+    mean: Tensor
+    std: Tensor
+    bound: Tensor
+
+    def __init__(self, state_dim: int) -> None:
+        super().__init__()
+        self.register_buffer("mean", torch.zeros(state_dim))
+        self.register_buffer("std", torch.ones(state_dim))
+        self.register_buffer("bound", torch.tensor(_UNBOUNDED))
+
+    def set_statistics(self, mean: Float[Tensor, " S"], std: Float[Tensor, " S"]) -> None:
+        """Fixes what the state is normalised by; before, it is taken as it is."""
+        self.mean.copy_(mean)
+        self.std.copy_(std)
+        self.bound.fill_(_MOST_DEVIATIONS)
+
+    def forward(self, state: Float[Tensor, "B S"]) -> Float[Tensor, "B S"]:
+        """Returns deviations from the mean, bounded; the state is in robot units."""
+        return ((state - self.mean) / self.std).clamp(-self.bound, self.bound)
+
+
 class ObservationEncoder(nn.Module):
     """Strided convolutions per camera and the normalised state, side by side."""
-
-    state_mean: Tensor
-    state_std: Tensor
-    state_bound: Tensor
 
     def __init__(self, spec: RobotSpec, image_features: int) -> None:
         """Reads the cameras of the robot in their order; each becomes `image_features` numbers."""
         super().__init__()
         self.cameras = nn.ModuleList(_camera(camera.height, camera.width, image_features) for camera in spec.cameras)
+        self.state_norm = StateNorm(spec.state_dim)
         self.width = spec.state_dim + image_features * len(spec.cameras)
-        self.register_buffer("state_mean", torch.zeros(spec.state_dim))
-        self.register_buffer("state_std", torch.ones(spec.state_dim))
-        self.register_buffer("state_bound", torch.tensor(_UNBOUNDED))
-
-    def set_state_statistics(self, mean: Float[Tensor, " S"], std: Float[Tensor, " S"]) -> None:
-        """Fixes what the state is normalised by; before, it is taken as it is."""
-        self.state_mean.copy_(mean)
-        self.state_std.copy_(std)
-        self.state_bound.fill_(_MOST_DEVIATIONS)
 
     def forward(self, images: UInt8[Tensor, "B C h w 3"], state: Float[Tensor, "B S"]) -> Float[Tensor, "B D"]:
         """Returns the features of one observation per row; images are uint8, the state in robot units."""
@@ -49,15 +61,19 @@ class ObservationEncoder(nn.Module):
             camera(images[:, number].permute(0, 3, 1, 2).float() / 127.5 - 1.0)
             for number, camera in enumerate(self.cameras)
         ]
-        normalized = ((state - self.state_mean) / self.state_std).clamp(-self.state_bound, self.state_bound)
-        return torch.cat([*seen, normalized], dim=1)
+        return torch.cat([*seen, self.state_norm(state)], dim=1)
 
     def _load_from_state_dict(self, state_dict: dict[str, Tensor], prefix: str, *rest: Any) -> None:
-        # Any: torch's own signature. Older checkpoints have no statistics, or no bound: the state was taken as it is.
-        state_dict.setdefault(f"{prefix}state_mean", torch.zeros_like(self.state_mean))
-        state_dict.setdefault(f"{prefix}state_std", torch.ones_like(self.state_std))
-        state_dict.setdefault(f"{prefix}state_bound", torch.full_like(self.state_bound, _UNBOUNDED))
+        # Any: torch's own signature. Older checkpoints have other names, no bound, or no statistics at all.
+        for name, unknown in self.state_norm.named_buffers():
+            known = state_dict.pop(f"{prefix}state_{name}", _without_statistics(name, unknown))
+            state_dict.setdefault(f"{prefix}state_norm.{name}", known)
         super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+def _without_statistics(name: str, like: Tensor) -> Tensor:
+    """Returns the buffer that takes the state as it is."""
+    return torch.full_like(like, {"mean": 0.0, "std": 1.0, "bound": _UNBOUNDED}[name])
 
 
 def _camera(height: int, width: int, features: int) -> nn.Sequential:

@@ -66,14 +66,29 @@ def test_rewards_count_until_the_next_decision(run, dataset):
     assert batch.next_state[0].tolist() == dataset.steps.state[2].tolist()
 
 
-def test_critics_of_their_own_see_the_state_normalised_as_the_policy_does(run, dataset):
+@pytest.mark.parametrize("features", ["own", "mean"])
+def test_critics_see_the_state_normalised_as_the_policy_does(run, dataset, features):
+    run.config.algo.sac = replace(run.config.algo.sac, critic_features=features)
     algorithm = build(run, dataset)
     known = algorithm.policy.norm_stats["state"]
     for critics in (algorithm._critics, algorithm._target.module):
-        torch.testing.assert_close(critics.encoder.state_mean, torch.tensor(known.mean))
-        torch.testing.assert_close(critics.encoder.state_std, torch.tensor(known.std).clamp(min=0.01))
-    features = algorithm._critics.encoder(torch.zeros(1, 2, 16, 16, 3, dtype=torch.uint8), torch.tensor([known.mean]))
-    assert features[0, -3:].tolist() == [0.0, 0.0, 0.0]
+        torch.testing.assert_close(critics.encoder.state_norm.mean, torch.tensor(known.mean))
+        torch.testing.assert_close(critics.encoder.state_norm.std, torch.tensor(known.std).clamp(min=0.01))
+    assert algorithm._critics.encoder.state_norm(torch.tensor([known.mean])).tolist() == [[0.0, 0.0, 0.0]]
+
+
+@pytest.mark.parametrize("features", ["own", "mean", "parts"])
+def test_critics_know_what_was_asked_for(run, dataset, features):
+    run.config.algo.sac = replace(run.config.algo.sac, critic_features=features)
+    algorithm = build(run, dataset)
+    batch = batch_of(algorithm, dataset, range(4))
+    values = []
+    for prompt in ("open the drawer", "open the drawer", "close the door"):
+        asked = replace(batch, prompts=[prompt] * 4)
+        sample = algorithm._sample(asked, draws=False, encoding=algorithm._encode(asked))
+        values.append(algorithm._critics.value(algorithm._critics.features(*sample.observed), sample.actions))
+    assert torch.equal(values[0], values[1])
+    assert not torch.isclose(values[0], values[2]).any()
 
 
 def test_a_terminal_chunk_is_worth_its_reward(run, dataset):
@@ -148,7 +163,7 @@ def test_the_policy_climbs_the_critics(run, dataset):
         noise = torch.zeros(8, 1, 4, 3)
         with torch.no_grad():
             chunk = algorithm.policy.network.sample(inputs, noise)[:, 0]
-            features = algorithm._critics.features(sample.seen, sample.state)
+            features = algorithm._critics.features(*sample.observed)
             return algorithm._critics.value(features, rated(chunk, 2)).min(dim=0).values.mean().item()
 
     before = value()
@@ -164,7 +179,7 @@ def test_the_policy_climbs_the_critics(run, dataset):
 
 def lesson_of(algorithm, batch, sample):
     inputs = algorithm.policy.prepare(batch.images, batch.state, batch.prompts)
-    return Lesson(inputs=inputs, noise=algorithm._noise(len(batch)), seen=sample.seen, state=sample.state)
+    return Lesson(inputs=inputs, noise=algorithm._noise(len(batch)), observed=sample.observed)
 
 
 def test_a_heavy_distillation_holds_the_policy_at_its_beginning(run, dataset):
@@ -312,7 +327,7 @@ def test_what_critics_have_seen_changes_nothing_of_the_actors_loss(run, dataset)
     sample = algorithm._sample(batch, draws=False, encoding=encoding)
     lesson = Lesson(
         inputs=algorithm.policy.prepare(batch.images, batch.state, batch.prompts), noise=algorithm._noise(4),
-        seen=sample.seen, state=sample.state,
+        observed=sample.observed,
     )  # fmt: skip
     losses = [algorithm._flow_actor(each) for each in (lesson, replace(lesson, encoding=encoding))]
     torch.testing.assert_close(*losses)

@@ -66,7 +66,7 @@ def test_a_normalised_state_is_bounded_and_one_without_statistics_is_not():
     encoder = ObservationEncoder(robot(size=16), 8)
     images, state = torch.zeros(1, 2, 16, 16, 3, dtype=torch.uint8), torch.tensor([[0.0, 70.0, -70.0]])
     assert torch.equal(encoder(images, state)[:, -3:], state)
-    encoder.set_state_statistics(torch.tensor([1.0, 0.0, 0.0]), torch.tensor([0.5, 1.0, 100.0]))
+    encoder.state_norm.set_statistics(torch.tensor([1.0, 0.0, 0.0]), torch.tensor([0.5, 1.0, 100.0]))
     torch.testing.assert_close(encoder(images, state)[:, -3:], torch.tensor([[-2.0, 5.0, -0.7]]))
 
 
@@ -75,10 +75,10 @@ def test_an_encoder_that_follows_another_by_averaging_stays_finite():
     for normalizes in (False, True):
         if normalizes:
             for encoder in (online, target):
-                encoder.set_state_statistics(torch.zeros(3), torch.ones(3))
+                encoder.state_norm.set_statistics(torch.zeros(3), torch.ones(3))
         tensors = [list(encoder.state_dict().values()) for encoder in (target, online)]
         polyak_(*tensors, rate=0.5)
-        assert torch.equal(target.state_bound, online.state_bound)
+        assert torch.equal(target.state_norm.bound, online.state_norm.bound)
 
 
 def test_a_shift_moves_all_cameras_of_a_sample_alike():
