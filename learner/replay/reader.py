@@ -211,6 +211,11 @@ class ReplayDataset:
         """Returns the id of an episode; empty in datasets that hiors did not write."""
         return self._rows[episode].episode_id
 
+    def label_of(self, episode: int) -> tuple[str, str]:
+        """Returns the newest label of an episode and who gave it; both empty in datasets that hiors did not write."""
+        row = self._rows[episode]
+        return row.outcome or "", row.labelled_by
+
     def is_pinned(self, pinned: Iterable[str]) -> np.ndarray:
         """Returns which episodes the dataset's own pins or these name, by number or id, bool [E]."""
         names = self._pins.names | named(pinned)

@@ -16,7 +16,6 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -29,6 +28,7 @@ from learner.replay.held_out import HeldOut
 from learner.replay.mixture import Mixture
 from learner.replay.reader import ReplayDataset
 from learner.trainer.ranks import Ranks
+from learner.trainer.same_data import EpisodeChain
 from serl_launcher.errors import DatasetError
 
 logger = logging.getLogger(__name__)
@@ -38,6 +38,8 @@ NUM_AHEAD = 2
 _PATIENCE_S = 0.2
 _LATE_S = 60.0
 """How much later than rank 0 another machine may see an episode."""
+_KNOWN = 2
+"""Numbers that rank 0 tells beside the steps: how many episodes it has, and their digest."""
 
 Item = TypeVar("Item")
 
@@ -77,6 +79,7 @@ class DataFeed:
         self._held_out = held_out
         self._mixture = mixture
         self._replay = replay
+        self._chain = EpisodeChain(replay)
         self._algorithm = algorithm
         self._drawn: queue.Queue[Drawn] = queue.Queue(NUM_AHEAD)
         self._worker = Worker("feed", self._work)
@@ -121,7 +124,7 @@ class DataFeed:
             self._ranks.share(self._wait_for(self._to_share))
         else:
             self._shared.put(
-                self._ranks.share(np.zeros(len(self._mixture.sources) + self._mixture.batch_size, np.int64))
+                self._ranks.share(np.zeros(_KNOWN + len(self._mixture.sources) + self._mixture.batch_size, np.int64))
             )
         self._num_shared += 1
 
@@ -156,7 +159,9 @@ class DataFeed:
         steps = self._mixture.draw()
         state = self._mixture.state_dict()
         if self._ranks.count > 1:
-            self._to_share.put(np.concatenate([[len(each) for each in steps], *steps]))
+            known = self._replay.num_episodes
+            told = [known, self._chain.digest(known), *map(len, steps)]
+            self._to_share.put(np.concatenate([told, *steps]))
         return Drawn(batch=self._mixture.assemble(steps), mixture_state=state)
 
     def _follow(self, stop: threading.Event) -> Drawn | None:
@@ -165,23 +170,31 @@ class DataFeed:
             shared = self._shared.get(timeout=_PATIENCE_S)
         except queue.Empty:
             return None
+        (num_episodes, digest), shared = shared[:_KNOWN], shared[_KNOWN:]
+        if not self._wait_for_episodes(int(num_episodes), stop):
+            return None
+        if self._chain.digest(int(num_episodes)) != digest:
+            raise DatasetError(
+                f"Expected the first {num_episodes} episodes of {self._replay.root} to be those of rank 0's replay; "
+                "they are others, or in another order. Delete the replica's run directory and let it be fed anew."
+            )
         num_sources = len(self._mixture.sources)
         steps = np.split(shared[num_sources:], np.cumsum(shared[: num_sources - 1]))
-        deadline = time.monotonic() + _LATE_S
-        while not all(self._has_steps(steps)):
-            if stop.wait(_PATIENCE_S):
-                return None
-            if time.monotonic() > deadline:
-                raise DatasetError(
-                    f"Rank 0 drew steps that {self._replay.root} or the demonstrations do not have on this machine. "
-                    "Put them on a disk that all machines see."
-                )
-            self._refresh()
         return Drawn(batch=self._mixture.assemble(steps), mixture_state=self.mixture_state)
 
-    def _has_steps(self, steps: list[np.ndarray]) -> Iterator[bool]:
-        for source, drawn in zip(self._mixture.sources, steps, strict=True):
-            yield not len(drawn) or int(drawn.max()) < source.view.dataset.num_steps
+    def _wait_for_episodes(self, count: int, stop: threading.Event) -> bool:
+        """Returns True once this machine has as many episodes as rank 0; False where `stop` was set."""
+        deadline = time.monotonic() + _LATE_S
+        while self._replay.num_episodes < count:
+            if stop.wait(_PATIENCE_S):
+                return False
+            if time.monotonic() > deadline:
+                raise DatasetError(
+                    f"Rank 0 learns from {count} episodes, but {self._replay.root} has {self._replay.num_episodes} on "
+                    f"this machine after {_LATE_S:g} s. Is its replica fed (`python -m learner.replica`)?"
+                )
+            self._refresh()
+        return True
 
     def _refresh(self) -> None:
         """Follows the replay; costs two stats while it did not change."""

@@ -147,7 +147,7 @@ def test_the_variables_of_torchrun_are_honoured(sft, tokenizer_path):
     assert_close(train_in_ranks(sft, tokenizer_path, "torchrun", start=TORCHRUN), alone)
 
 
-def nodes(run, tokenizer_path, name, directories, *, algo="sft_pi0"):
+def nodes(run, tokenizer_path, name, directories, more=(), *, algo="sft_pi0"):
     """Starts two torchruns as on two machines, each with its own copy of the data; returns them."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -158,7 +158,7 @@ def nodes(run, tokenizer_path, name, directories, *, algo="sft_pi0"):
             "torch.distributed.run", "--nnodes", "2", "--node-rank", str(number), "--nproc-per-node", "1",
             "--master-addr", "127.0.0.1", "--master-port", str(port), "-m", "learner.trainer",
         ]  # fmt: skip
-        own = [f"dataset.repo_id=[{demonstrations}]", f"output_dir={output}"]
+        own = [f"dataset.repo_id=[{demonstrations}]", f"output_dir={output}", *more]
         command = [sys.executable, "-m", *torchrun, *overrides(run, tokenizer_path, name, *own, algo=algo)]
         started.append(
             subprocess.Popen(command, env={**os.environ, "OMP_NUM_THREADS": "1"}, stderr=subprocess.PIPE, text=True)
@@ -188,7 +188,7 @@ def test_a_machine_that_lacks_the_checkpoint_is_refused(sft, tokenizer_path, tmp
 
 @pytest.mark.parametrize(
     ("algo", "shares_demonstrations", "said"),
-    [("reject_sampling_pi0", True, "see the run's directory"), ("sft_pi0", False, "the same demonstrations")],
+    [("reject_sampling_pi0", True, "a replica of its replay"), ("sft_pi0", False, "the same demonstrations")],
 )
 def test_a_machine_with_other_data_is_refused(sft, tokenizer_path, tmp_path, algo, shares_demonstrations, said):
     other = sft.demonstrations

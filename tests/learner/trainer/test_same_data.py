@@ -1,7 +1,7 @@
 import shutil
 
 from learner.replay.reader import ReplayDataset
-from learner.trainer.same_data import digest_of
+from learner.trainer.same_data import EpisodeChain, digest_of
 from serl_launcher.datasets.writer import DatasetWriter
 from serl_launcher.events import EpisodeLabelled
 from serl_launcher.types import Outcome
@@ -17,3 +17,13 @@ def test_a_copy_is_the_same_and_another_label_or_episode_is_not(run, tmp_path):
     relabelled = digest_of(ReplayDataset(copy))
     run.record(Outcome.SUCCESS, first=2, root=run.demonstrations)
     assert len({known, relabelled, digest_of(ReplayDataset(run.demonstrations))}) == 3
+
+
+def test_the_first_episodes_of_two_replays_have_one_number_where_they_are_the_same(run, tmp_path):
+    run.record(*[Outcome.SUCCESS] * 4, root=tmp_path / "long")
+    run.record(*[Outcome.FAILURE] * 3, root=tmp_path / "short")
+    run.record(Outcome.SUCCESS, root=tmp_path / "other")
+    run.record(*[Outcome.SUCCESS] * 2, first=2, root=tmp_path / "other")
+    long, short, other = (EpisodeChain(ReplayDataset(tmp_path / name)) for name in ("long", "short", "other"))
+    assert [short.digest(count) for count in range(4)] == [long.digest(count) for count in range(4)]
+    assert [other.digest(count) == long.digest(count) for count in range(4)] == [True, True, False, False]

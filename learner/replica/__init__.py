@@ -1,0 +1,1 @@
+"""Feeds the replay of one machine to others, so that ranks there read their own disk."""
