@@ -3,7 +3,7 @@
     python experiments/plot_curves.py --what return --output curve.png ours=outputs/pendulum/ours.json \
         stable-baselines3=outputs/pendulum/baseline.json
 
-A line per seed (mean of 10 episodes as they were played; for success those without an expert's help), and a point for
+`FILE#num_actors=4` takes only the runs that say so. A line per seed (mean of 10 episodes as they were played; for success those without an expert's help), and a point for
 the evaluation at the end.
 """
 
@@ -34,8 +34,10 @@ def main() -> None:
     )
     for colour, item in zip(COLOURS, arguments.results, strict=False):
         label, path = item.split("=", 1)
+        path, _, wanted = path.partition("#")
+        key, _, value = wanted.partition("=")
         content = json.loads(Path(path).read_text())
-        results = content.get("results", content.get("runs"))
+        results = [run for run in content.get("results", content.get("runs")) if not key or str(run[key]) == value]
         for number, result in enumerate(results):
             steps, values = curve(result, arguments.what)
             axes.plot(steps, values, color=colour, linewidth=1.1, alpha=0.8, label=None if number else label)
