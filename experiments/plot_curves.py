@@ -3,8 +3,8 @@
     python experiments/plot_curves.py --what return --output curve.png ours=outputs/pendulum/ours.json \
         stable-baselines3=outputs/pendulum/baseline.json
 
-`FILE#num_actors=4` takes only the runs that say so. A line per seed (mean of 10 episodes as they were played; for success those without an expert's help), and a point for
-the evaluation at the end.
+`FILE#num_actors=4` takes only the runs that say so. A line per seed (mean of 10 episodes as they were played; for
+success those without an expert's help), and a point for the evaluation at the end.
 """
 
 import argparse
