@@ -1,4 +1,7 @@
-"""Stable-baselines3's SAC with the settings of `config/algo/sac.yaml`; runs in an environment of its own."""
+"""Stable-baselines3's SAC with the settings of `config/algo/sac.yaml`; runs in an environment of its own.
+
+Started again with the same output, it goes on with the seeds that are not there yet.
+"""
 
 import argparse
 import json
@@ -34,9 +37,9 @@ def main() -> None:
     parser.add_argument("--output", type=Path, required=True)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    results = []
-    for seed in range(arguments.seeds):
-        started = time.monotonic()
+    results = json.loads(arguments.output.read_text())["results"] if arguments.output.exists() else []
+    for seed in range(len(results), arguments.seeds):
+        started, started_cpu = time.monotonic(), time.process_time()
         model = SAC(
             "MlpPolicy", "Pendulum-v1", seed=seed, learning_rate=3e-4, batch_size=256, learning_starts=100, gamma=0.99,
             tau=0.005, device="cpu", stats_window_size=arguments.steps,
@@ -45,7 +48,9 @@ def main() -> None:
         seconds = time.monotonic() - started
         training = [(episode["t"], episode["r"], int(episode["l"])) for episode in model.ep_info_buffer or ()]
         returns = [evaluate(model, EVALUATION_SEED + number) for number in range(arguments.evaluations)]
-        results.append({"seed": seed, "returns": returns, "training": training, "seconds": seconds})
+        cpu_seconds = time.process_time() - started_cpu
+        results.append({"seed": seed, "returns": returns, "training": training, "seconds": seconds,
+                        "cpu_seconds": cpu_seconds})  # fmt: skip
         means = [float(np.mean(result["returns"])) for result in results]
         content = {"steps": arguments.steps, "mean": float(np.mean(means)), "std": float(np.std(means)),
                    "results": results}  # fmt: skip
