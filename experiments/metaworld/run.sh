@@ -10,7 +10,7 @@ output=${OUTPUT:-outputs/metaworld}
 for task in ${TASKS:-reach-v3 button-press-topdown-v3 drawer-open-v3}; do
     "$python" -W ignore -m tools.train_single \
         --seeds "${SEEDS:-1}" \
-        --steps "${STEPS:-30000}" \
+        --steps "${STEPS:-40000}" \
         --expert-episodes 20 \
         --evaluations 50 \
         --output "$output/$task.json" \

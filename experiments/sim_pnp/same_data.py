@@ -24,6 +24,7 @@ NAME = "sac"
 SETTINGS = (
     "algo=sac_pi0", "task=sim_pnp", "policy=pi0_tiny", "dataset.offline_fraction=1.0", "algo.training_starts=0",
     "algo.optimizer.name=adamw", "algo.optimizer.lr=1.0e-4", "algo.sac.reward_from=label",
+    "algo.sac.discount=0.97",
 )  # fmt: skip
 
 
