@@ -1,7 +1,7 @@
 """The episodes of a LeRobot dataset, format v3 or v2, as its metadata lists them."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -75,6 +75,17 @@ def read_episode_rows(path: Path, info: dict, videos: Sequence[str] = ()) -> lis
         return [_v3_row(row, info, videos) for row in _parquet_rows(path, videos)]
     except (pa.ArrowException, OSError, KeyError, TypeError) as exc:
         raise DatasetError(f"Expected episode metadata in {path}: {exc!r}. Run tools.replay verify.") from exc
+
+
+def file_groups(rows: Sequence[EpisodeRow], *, at_least: int) -> Iterator[Sequence[EpisodeRow]]:
+    """Yields the rows in order, so many at a time or more: the episodes of one data file stay together."""
+    first = 0
+    while first < len(rows):
+        end = min(first + at_least, len(rows))
+        while end < len(rows) and rows[end].data_file == rows[end - 1].data_file:
+            end += 1
+        yield rows[first:end]
+        first = end
 
 
 def _parquet_rows(path: Path, videos: Sequence[str]) -> list[dict]:

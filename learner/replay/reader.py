@@ -1,7 +1,7 @@
 """A LeRobot v3 dataset as replay: scalars in memory, images in place on disk, new episodes as they are sealed."""
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import cast
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from learner.replay.columns import PERSON, EpisodeTable, StepColumns, empty_tables, join, read_episodes
-from learner.replay.episode_rows import EpisodeRow, metadata_files, read_episode_rows, read_prompts
+from learner.replay.episode_rows import EpisodeRow, file_groups, metadata_files, read_episode_rows, read_prompts
 from learner.replay.image_files import ImageFiles
 from learner.replay.pins import PinFile, named
 from learner.replay.targets import Targets
@@ -262,7 +262,7 @@ class ReplayDataset:
             )
         episodes, steps = [self.episodes], [self.steps]
         num_episodes, num_steps = len(self.episodes), len(self.steps)
-        for group in _batches(rows):
+        for group in file_groups(rows, at_least=_EPISODES_AT_ONCE):
             new_episodes, new_steps = read_episodes(self.root, group, first_episode=num_episodes, first_step=num_steps)
             episodes.append(new_episodes)
             steps.append(new_steps)
@@ -290,14 +290,3 @@ class ReplayDataset:
 def final_observation_file(data_file: Path) -> Path:
     """Returns where hiors keeps the final observations of a data file's episodes, relative to the dataset."""
     return Path("final_observations", *data_file.parts[1:])
-
-
-def _batches(rows: Sequence[EpisodeRow]) -> Iterator[Sequence[EpisodeRow]]:
-    """Yields the rows in order, some at a time; the episodes of one data file stay together."""
-    first = 0
-    while first < len(rows):
-        end = min(first + _EPISODES_AT_ONCE, len(rows))
-        while end < len(rows) and rows[end].data_file == rows[end - 1].data_file:
-            end += 1
-        yield rows[first:end]
-        first = end
