@@ -5,6 +5,7 @@ Our trainer's parts and LeRobot's loop take turns, some updates each, so that bo
 
 import argparse
 import logging
+import sys
 import tempfile
 from pathlib import Path
 
@@ -14,8 +15,6 @@ from serl_launcher.config import run_main
 from tools.bench_results import Result, table_of, write_results
 from tools.bench_train.lerobot_loop import LeRobotLoop
 from tools.bench_train.ours import PARTS, Bench, config_of, record
-
-logger = logging.getLogger(__name__)
 
 ALGORITHMS = ("reject_sampling_pi0", "sac_pi0")
 _WARM_UP = 5
@@ -35,7 +34,7 @@ def main() -> int:
         directory = Path(name)
         record(directory / "demonstrations", size=arguments.size)
         results = _measure(directory, overrides, arguments.updates, arguments.workers)
-    logger.info("\n%s", table_of(results))
+    sys.stdout.write(table_of(results) + "\n")
     write_results(arguments.output, results, updates=arguments.updates, size=arguments.size, overrides=overrides)
     return 0
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from learner.algorithms.flow_actor_critic import FlowActorCritic
 from learner.trainer.build import build_trainer
 from learner.trainer.loop import Trainer
 from learner.trainer.optimization import Optimization
@@ -58,7 +59,16 @@ class Bench:
             self.watch.time(engine, "backward", "backward")
             for method in ("begin", "step"):
                 self.watch.time(engine, method, "optimizer")
+        self._time_targets()
         self._feed.start()
+
+    def _time_targets(self) -> None:
+        """Counts what is computed without gradients for the critics' targets as forward passes, for that it is."""
+        if isinstance(self._algorithm, FlowActorCritic):
+            for method in ("encode", "draw"):
+                self.watch.time(self._algorithm._flow_actor.drawing, method, "forward")
+            for method in ("features", "value"):
+                self.watch.time(self._algorithm._target.module, method, "forward")
 
     def run(self, num_updates: int) -> np.ndarray:
         """Returns the seconds of each update, float64; what they were spent on is in `watch`."""
