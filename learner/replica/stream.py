@@ -3,10 +3,10 @@
 A stream is what an actor's spool is to the learner: events with sequence numbers from 1 on, sent again until they are
 acknowledged. Pictures and vectors are read from the dataset when they are sent; what a small log keeps is the order:
 
-    {"stream": "5f1c..."}                                    name of the stream
-    {"epoch": 2}                                             opened for the second time
-    {"episode": 0, "id": "a-1-0", "num_steps": 37, ...}      its first label included: 39 events
-    {"label": 0, "id": "a-1-0", "outcome": "failure", ...}   1 event
+    {"stream": "5f1c..."}                                                  name of the stream
+    {"epoch": 2}                                                           opened for the second time
+    {"episode": 0, "is_label": false, "num_events": 39, ...}               37 steps, start and end with the first label
+    {"episode": 0, "is_label": true, "outcome": "failure", ...}            a later label: 1 event
 """
 
 import bisect

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -10,16 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from learner.replay.reader import ReplayDataset
+from tests.actor.free_ports import free_ports
 
 PATIENCE_S = 90.0
-
-
-def free_ports() -> tuple[int, int]:
-    """Returns two ports that nobody uses."""
-    with socket.socket() as one, socket.socket() as other:
-        one.bind(("127.0.0.1", 0))
-        other.bind(("127.0.0.1", 0))
-        return one.getsockname()[1], other.getsockname()[1]
 
 
 @dataclass(kw_only=True)
@@ -29,7 +21,7 @@ class Replica:
     here: Path
     there: Path
     name: str = "test"
-    ports: tuple[int, int] = field(default_factory=free_ports)
+    ports: list[int] = field(default_factory=lambda: free_ports(2))
     running: dict[str, subprocess.Popen] = field(default_factory=dict)
 
     def start(self, which: str) -> None:
