@@ -87,6 +87,7 @@ class Journal:
             self._store = open_store(
                 path, map_bytes=_MAP_BYTES, num_databases=len(TABLES), is_synced=durability != "os"
             )
+            self._map_bytes = self._store.info()["map_size"]
             self._db = self._open_tables()
             self.journal_id = self._make_journal_id()
         except lmdb.Error as exc:
@@ -109,7 +110,7 @@ class Journal:
     def transaction(self) -> Iterator[JournalTransaction]:
         """Commits all changes made inside at the end, or none where an exception leaves the block."""
         with self._store.begin(write=True) as transaction:
-            changes = JournalTransaction(transaction, self._db)
+            changes = JournalTransaction(transaction, self._db, map_bytes=self._map_bytes)
             yield changes
             changes.put_counts()
 
@@ -167,12 +168,15 @@ class Journal:
             DatasetError: There is no such closed episode, or the disk is full.
         """
         with self._reported(), self.transaction() as changes:
+            used_bytes = changes.used_bytes()
             for episode_id, episode_index in episode_indices.items():
                 entry = changes.episode(episode_id)
                 if entry is None or entry.state == "open":
                     raise DatasetError(f"Expected a closed episode {episode_id!r} in {self.path} to seal, got {entry}.")
                 if entry.state == "closed":
                     changes.seal_episode(episode_id, entry, episode_index)
+        if used_bytes > self._map_bytes // 2:
+            self._release_freed_pages()
 
     def pending_labels(self) -> list[tuple[str, EpisodeLabelled]]:
         """Returns the newest late label of each sealed episode that the dataset may not have yet."""
@@ -196,6 +200,11 @@ class Journal:
         with self._store.begin() as transaction:
             entry = entry_in(transaction, self._db, episode_id)
         return entry.episode_index if entry is not None and entry.state == "sealed" else None
+
+    def _release_freed_pages(self) -> None:
+        """Commits something small: LMDB uses again what a transaction freed from the next but one on."""
+        with self._reported(), self._store.begin(write=True) as transaction:
+            transaction.put(b"released", transaction.id().to_bytes(8, "big"), db=self._db["meta"])
 
     @contextmanager
     def _reported(self) -> Iterator[None]:

@@ -1,6 +1,6 @@
 """The tables of the journal and one transaction on them: what is stored under which key, and nothing of when.
 
-meta      b"journal_id", b"spec", b"counts"
+meta      b"journal_id", b"spec", b"counts", b"released"
 cursors   actor id                       -> Cursor of the spool that it uses
 spools    hash of (actor id, spool id)   -> Cursor of a spool that it used before
 episodes  episode id                     -> EpisodeEntry
@@ -19,6 +19,9 @@ from serl_launcher.events import Event, StepRecorded, decode_event
 from serl_launcher.storage import key_to_number, number_to_key
 
 TABLES = ("meta", "cursors", "spools", "episodes", "closed", "events", "labels")
+
+_SEALING_PART = 16
+"""One part in so many of the largest size of the store is kept for sealing."""
 
 Tables = dict[str, lmdb._Database]
 Encoded = bytes | memoryview
@@ -67,9 +70,10 @@ class JournalCounts(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
 class JournalTransaction:
     """All changes of one commit; they become visible and durable together. Used by one thread."""
 
-    def __init__(self, transaction: lmdb.Transaction, tables: Tables) -> None:
+    def __init__(self, transaction: lmdb.Transaction, tables: Tables, *, map_bytes: int) -> None:
         self._transaction = transaction
         self._db = tables
+        self._map_bytes = map_bytes
         self.counts = counts_in(transaction, tables)
         self._counts_before = self.counts
 
@@ -175,6 +179,26 @@ class JournalTransaction:
         self.counts = msgspec.structs.replace(
             self.counts, num_steps=self.counts.num_steps + steps, num_orphans=self.counts.num_orphans + orphans
         )
+
+    def used_bytes(self) -> int:
+        """Returns what the tables occupy, with the changes so far."""
+        num_bytes = 0
+        for table in self._db.values():
+            stat = self._transaction.stat(table)
+            num_bytes += stat["psize"] * (stat["branch_pages"] + stat["leaf_pages"] + stat["overflow_pages"])
+        return num_bytes
+
+    def require_room(self) -> None:
+        """Keeps room to seal: that deletes events, but LMDB first copies every page that changes.
+
+        Raises:
+            lmdb.MapFullError: With these changes the store would be so full that it could not be emptied any more.
+        """
+        used_bytes = self.used_bytes()
+        if used_bytes > self._map_bytes - self._map_bytes // _SEALING_PART:
+            raise lmdb.MapFullError(
+                f"{used_bytes / 2**20:.1f} of {self._map_bytes / 2**20:.1f} MiB are used, the rest is kept for sealing"
+            )
 
     def put_counts(self) -> None:
         """Writes the totals where they changed; the journal calls it before the commit."""

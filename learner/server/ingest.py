@@ -127,6 +127,7 @@ class Ingest:
                 for request, events in zip(requests, prepared, strict=True)
             ]
             if has_events:
+                changes.require_room()
                 failpoints.reached("commit written")
         if has_events:
             failpoints.reached("committed")

@@ -1,7 +1,9 @@
+import lmdb
 import msgspec
 import pytest
 
 from learner.server.ingest import Ingest, StepBatch
+from serl_launcher import journal as journal_module
 from serl_launcher.errors import ProtocolError, Refused, SessionFenced, SpecMismatch
 from serl_launcher.events import EpisodeLabelled, encode_event
 from serl_launcher.journal import Journal
@@ -242,3 +244,27 @@ def test_a_hello_and_the_batches_before_it_are_committed_in_order(ingest):
     results = ingest.commit([batch(1, events[:2]), hello(epoch=2), batch(3, events[2:]), batch(3, events[2:], epoch=2)])
     assert [result.last_seq for result in results] == [2, 2, 0, 4]
     assert isinstance(results[2].error, SessionFenced)
+
+
+@pytest.mark.parametrize("num_in_batch", [1, 7, 30])
+def test_a_full_journal_can_still_seal_what_makes_room(tmp_path, monkeypatch, num_in_batch):
+    monkeypatch.setattr(journal_module, "_MAP_BYTES", 2**22)
+    full = Journal(tmp_path / "journal")
+    ingest = Ingest(full)
+    ingest.admit(hello())
+    events = [event for number in range(60) for event in episode(f"e-{number}", 200)]
+    num_refused = num_sealed = 0
+    for start in range(0, len(events), num_in_batch):
+        group = [batch(start + 1, events[start : start + num_in_batch])]
+        try:
+            [committed] = ingest.commit(group)
+        except lmdb.MapFullError:
+            num_refused += 1
+            closed = full.closed_episodes()
+            full.mark_sealed({episode_id: num_sealed + place for place, episode_id in enumerate(closed)})
+            num_sealed += len(closed)
+            [committed] = ingest.commit(group)
+        assert (committed.error, committed.last_seq) == (None, min(start + num_in_batch, len(events)))
+    assert num_refused > 2
+    assert full.counts().num_steps == 12_000
+    full.close()
