@@ -4,6 +4,7 @@
 
 Start weights, algorithm and evaluation are those of `tools.train_single` with the same seed. A robot's time does not
 wait: together the actors make `--rate` steps per second, and the learner must keep up (`updates_behind` in the result).
+The replay takes whole episodes, so each one of 200 steps comes in segments of `--segment` (the task goes on over a cut).
 """
 
 import argparse
@@ -13,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,7 @@ _POLL_S = 1.0
 _HZ = 25
 """Of the simulated clock; what counts is `--rate`. Not the real one: then actors would ask ahead of time."""
 _SEEDS_PER_ACTOR = 1000
+_EPISODE_STEPS = 200
 
 
 def main() -> None:
@@ -45,7 +47,8 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--actors", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--steps", type=int, default=10_000)
-    parser.add_argument("--rate", type=float, default=40.0, help="steps per second of all actors together")
+    parser.add_argument("--rate", type=float, default=20.0, help="steps per second of all actors together")
+    parser.add_argument("--segment", type=int, default=25, help="steps of an episode that reach the replay together")
     parser.add_argument("--evaluations", type=int, default=50)
     parser.add_argument("--output", type=Path, default=Path("outputs/pendulum/distributed.json"))
     arguments = parser.parse_args()
@@ -58,7 +61,7 @@ def main() -> None:
             with tempfile.TemporaryDirectory() as name:
                 rows.append(run(Path(name), seed, num_actors, arguments))
             arguments.output.parent.mkdir(parents=True, exist_ok=True)
-            content = {"steps": arguments.steps, "rate": arguments.rate, "runs": rows}
+            content = {"steps": arguments.steps, "rate": arguments.rate, "segment": arguments.segment, "runs": rows}
             arguments.output.write_text(json.dumps(content, indent=1) + "\n")
 
 
@@ -99,7 +102,7 @@ def prepare(directory: Path, seed: int, num_actors: int, arguments: argparse.Nam
     """Writes keys and the policy to begin with; returns the configuration of learner and actors."""
     overrides = [
         "algo=sac", "task=pendulum", f"seed={seed}", f"output_dir={directory}", "unique_identifier=run", "resume=auto",
-        f"environment.hz={_HZ}", f"environment.realtime_factor={arguments.rate / num_actors / _HZ}",
+        f"environment.wrappers=[{{name: segments, num_steps: {arguments.segment}}}]", f"environment.hz={_HZ}", f"environment.realtime_factor={arguments.rate / num_actors / _HZ}",
         "algo.update_to_data=1", "algo.publish_every=10", f"algo.max_updates={arguments.steps}",
         "training.checkpoint_period=100000", f"checkpoint_path={directory}/start",
         f"transport.keys_dir={directory}/keys",
@@ -121,16 +124,15 @@ def start(module: str, directory: Path, overrides: list[str]) -> "subprocess.Pop
 
 
 def evaluated(config: RunConfig, run: RunDirectory, num_evaluations: int) -> Result:
-    """Returns the curve of the recorded episodes, and what the last checkpoint's policy earns."""
+    """Returns what every 200 recorded steps earned, of however many actors, and what the last policy earns."""
     newest = Checkpoints(run.checkpoints, keep=1).newest()
     assert newest is not None
-    policy, env, result = load_gaussian(policy_of(newest)), build(config.environment), Result(seed=config.seed)
-    replay = ReplayDataset(run.replay)
-    episodes, num_steps = replay.episodes, 0
-    for first, length in zip(episodes.first_step, episodes.length, strict=True):
-        num_steps += int(length)
-        total = float(replay.steps.reward[first : first + length].sum())
-        result.training.append(PlayedEpisode(num_steps=num_steps, total=total, success=False))
+    result = Result(seed=config.seed)
+    rewards = ReplayDataset(run.replay).steps.reward
+    for last in range(_EPISODE_STEPS, len(rewards) + 1, _EPISODE_STEPS):
+        total = float(rewards[last - _EPISODE_STEPS : last].sum())
+        result.training.append(PlayedEpisode(num_steps=last, total=total, success=False))
+    policy, env = load_gaussian(policy_of(newest)), build(replace(config.environment, wrappers=[]))
     for number in range(num_evaluations):
         result.returns.append(evaluate(env, policy, EVALUATION_SEED + number)[0])
     return result

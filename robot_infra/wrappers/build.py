@@ -9,6 +9,7 @@ from robot_infra.wrappers.gripper_penalty import GripperPenalty
 from robot_infra.wrappers.history import History
 from robot_infra.wrappers.relative_frame import RelativeFrame
 from robot_infra.wrappers.rotation_state import RotationState
+from robot_infra.wrappers.segments import Segments
 from robot_infra.wrappers.wrapped import Wrapped
 from serl_launcher.errors import ConfigError
 
@@ -18,6 +19,7 @@ WRAPPERS: dict[str, type[Wrapped]] = {
     "history": History,
     "relative_frame": RelativeFrame,
     "rotation_state": RotationState,
+    "segments": Segments,
 }
 
 

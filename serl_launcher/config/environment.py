@@ -51,7 +51,7 @@ class EnvironmentConfig:
     """Whether the actor writes an MP4 per episode."""
     wrappers: list[dict[str, Any]] = field(default_factory=list)
     """What is put around the robot, innermost first: entries with a `name` (crop, gripper_penalty, history,
-    relative_frame, rotation_state) and the arguments of that wrapper."""
+    relative_frame, rotation_state, segments) and the arguments of that wrapper."""
     options: dict[str, Any] = field(default_factory=dict)
     """Further settings, checked by the environment itself."""
 

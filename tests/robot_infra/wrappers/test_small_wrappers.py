@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -5,7 +7,9 @@ from robot_infra.wrappers.build import wrap
 from robot_infra.wrappers.crop import Crop
 from robot_infra.wrappers.gripper_penalty import GripperPenalty
 from robot_infra.wrappers.history import History
+from robot_infra.wrappers.segments import Segments
 from serl_launcher.errors import ConfigError
+from serl_launcher.types import Outcome
 from tests.robot_infra.wrappers.pose_robot import PoseRobot
 
 
@@ -54,6 +58,33 @@ def test_a_part_of_the_picture_is_scaled_to_all_of_it():
 def test_a_part_outside_of_the_picture_is_refused(parts: dict[str, list[int]]):
     with pytest.raises(ConfigError, match="crop"):
         Crop(PoseRobot(), parts=parts)
+
+
+def test_segments_go_on_where_they_were_cut():
+    robot = Segments(PoseRobot(), num_steps=2)
+    assert robot.reset(seed=0).state[0] == pytest.approx(1.0)
+    steps = [robot.step(action(1.0)) for _ in range(2)]
+    assert [step.truncated for step in steps] == [False, True]
+    assert [step.outcome for step in steps] == [None, Outcome.UNLABELLED]
+    np.testing.assert_array_equal(robot.reset(seed=1).state, steps[1].observation.state)
+    assert robot.step(action(1.0)).observation.state[0] == pytest.approx(1.3)
+
+
+def test_the_task_ends_before_its_segment_and_begins_anew(monkeypatch: pytest.MonkeyPatch):
+    robot = Segments(PoseRobot(), num_steps=2)
+    robot.reset(seed=0)
+    plain = PoseRobot.step
+    monkeypatch.setattr(PoseRobot, "step", lambda *arguments: replace(plain(*arguments), terminated=True))
+    assert robot.step(action(1.0)).outcome is None
+    assert robot.reset(seed=1).state[0] == pytest.approx(1.0)
+    steps = [robot.step(action(1.0)) for _ in range(2)]
+    assert [step.truncated for step in steps] == [False, False]
+    assert robot.reset(seed=2).state[0] == pytest.approx(1.0)
+
+
+def test_segments_of_nothing_are_refused():
+    with pytest.raises(ConfigError, match="num_steps"):
+        Segments(PoseRobot(), num_steps=0)
 
 
 def test_wrappers_come_by_name_the_first_innermost():
