@@ -81,7 +81,7 @@ def _reject_sampling(
 
 def _sac(config: RunConfig, policy: GaussianPolicy, accelerator: Accelerator, seed: int, part: Part) -> Sac:
     algo, sac = config.algo, config.algo.sac
-    _refuse_parts(config)
+    _refuse_averages(config)
     policy.to(accelerator.device)
     critics = Critics(
         policy.encoder, len(policy.continuous), members=sac.critic_ensemble_size, hidden=sac.hidden_dims,
@@ -103,7 +103,7 @@ def _flow_actor_critic(
     config: RunConfig, policy: Pi0Policy, accelerator: Accelerator, seed: int, part: Part
 ) -> FlowActorCritic:
     algo, sac, executed = config.algo, config.algo.sac, config.actor.execution_horizon
-    _refuse_parts(config)
+    _refuse_averages(config)
     if algo.rl_steps + algo.sft_steps < 1 or min(algo.rl_steps, algo.sft_steps) < 0:
         raise ConfigError(f"algo.rl_steps + sft_steps must be 1 or more, got {algo.rl_steps} + {algo.sft_steps}.")
     if executed > policy.config.horizon:
@@ -129,9 +129,7 @@ def _flow_actor_critic(
     )  # fmt: skip
 
 
-def _refuse_parts(config: RunConfig) -> None:
-    if config.training.deepspeed_config is not None:
-        raise ConfigError(f"algo={config.algo.name} has several optimizers: leave training.deepspeed_config out.")
+def _refuse_averages(config: RunConfig) -> None:
     if config.algo.critic_optimizer.ema > 0 or config.algo.temperature_optimizer.ema > 0:
         raise ConfigError("Only the policy is averaged: leave the ema of critic_optimizer and temperature_optimizer 0.")
 

@@ -13,14 +13,14 @@ class Temperature(nn.Module):
     def __init__(self, initial: float, target_entropy: float) -> None:
         """Keeps the mean of -log_prob at `target_entropy`; for a divergence give minus its target."""
         super().__init__()
-        self.log_value = nn.Parameter(torch.tensor(initial).log())
+        self.log_value = nn.Parameter(torch.tensor([initial]).log())  # DeepSpeed takes no scalars.
         self._target_entropy = target_entropy
 
     @property
-    def value(self) -> Tensor:
+    def value(self) -> Float[Tensor, ""]:
         """The weight, without gradient."""
-        return self.log_value.detach().exp()
+        return self.log_value.detach()[0].exp()
 
-    def forward(self, log_prob: Float[Tensor, " B"]) -> Tensor:
+    def forward(self, log_prob: Float[Tensor, " B"]) -> Float[Tensor, ""]:
         """Returns the loss."""
-        return temperature_loss(self.log_value, log_prob, self._target_entropy)
+        return temperature_loss(self.log_value[0], log_prob, self._target_entropy)

@@ -122,6 +122,11 @@ class ZeroEngine:
             )
         self.parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         (optimizer,) = build_optimizers(module, config, fused=False)
+        # An algorithm may have several networks, each with an engine of its own; accelerate thinks of one per process.
+        plugin = accelerator.deepspeed_plugin
+        assert plugin is not None, "`build_engine` found DeepSpeed."
+        plugin.deepspeed_config["gradient_clipping"] = config.max_grad_norm
+        accelerator.deepspeed_engine_wrapped = None
         self._engine, _ = accelerator.prepare(module, optimizer)
         self.module = self._engine
         self._allocate_state()

@@ -67,7 +67,6 @@ def _deepspeed(config: RunConfig) -> DeepSpeedPlugin:
         config.algo.batch_size // num_ranks // training.gradient_accumulation_steps
     )
     settings["gradient_accumulation_steps"] = training.gradient_accumulation_steps
-    settings["gradient_clipping"] = config.algo.optimizer.max_grad_norm
     os.environ["ACCELERATE_USE_DEEPSPEED"] = "true"
     return DeepSpeedPlugin(hf_ds_config=settings)
 

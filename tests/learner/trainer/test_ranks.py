@@ -107,6 +107,21 @@ def test_two_ranks_of_an_actor_critic_equal_one(sft, tokenizer_path, name):
     assert_close(*trained)
 
 
+@pytest.mark.parametrize("name", ["sac", "sac_pi0"])
+def test_two_ranks_of_an_actor_critic_with_zero_2_equal_one_without_it(sft, tokenizer_path, name):
+    """Half of the updates, then the other half from the checkpoint: every network has an engine of its own."""
+    zero = ["training.deepspeed_config=config/zero2.json", *CRITICS, "algo.critic_optimizer.max_grad_norm=0.1"]
+    trained = []
+    for identifier, runs in (("one", [zero[1:]]), ("zero", [[*zero, "algo.max_updates=3"], zero])):
+        sft.config.unique_identifier = identifier
+        sft.record(Outcome.SUCCESS, Outcome.FAILURE, root=RunDirectory.of(sft.config).replay)
+        start = LAUNCHER if identifier == "zero" else LAUNCHER[-1:]
+        for more in runs:
+            path = train_in_ranks(sft, tokenizer_path, identifier, *more, start=start, algo=name)
+        trained.append(path)
+    assert_close(*trained)
+
+
 @pytest.mark.parametrize("num_parts", [1, 2])
 def test_two_ranks_of_zero_2_equal_one_without_it(sft, tokenizer_path, num_parts):
     alone = train_alone(sft)
