@@ -11,7 +11,7 @@ from serl_launcher.config.training import ServerConfig
 from serl_launcher.errors import CheckpointError
 from serl_launcher.publication import Publisher
 from serl_launcher.types import Unfinished
-from tests.learner.server.test_inference import SPEC, Inbox, observe
+from tests.learner.server.inference_rig import SPEC, Inbox, observe
 
 
 class StillPolicy:

@@ -10,7 +10,7 @@ from serl_launcher.config.training import ServerConfig
 from tests.actor.free_ports import free_ports
 from tests.learner.serve.serving import OBSERVATION
 from tests.learner.serve.test_endpoint import ask
-from tests.learner.server.test_inference import EchoPolicy, Inbox, submit
+from tests.learner.server.inference_rig import EchoPolicy, Inbox, submit
 
 
 def scrape(port, host="127.0.0.1"):
