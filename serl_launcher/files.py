@@ -12,8 +12,8 @@ from types import TracebackType
 from typing import Self
 
 _SYNCED_AT_ONCE = 8
-_PIECE_BYTES = 4 * 1024**2
-_SHORTEST_REST_S = 1e-3
+_PIECE_BYTES = 512 * 1024
+_SHORTEST_REST_S = 2e-4
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _WAIT_WRITE_WAIT = 7  # SYNC_FILE_RANGE_WAIT_BEFORE | _WRITE | _WAIT_AFTER
 
