@@ -36,8 +36,12 @@ def main() -> None:
         "|---|---|---|---|---|",
         row("one process", list(single.values()), single),
         *(
-            row(f"sockets, {count} actors", [run for run in runs if run["num_actors"] == count], single)
-            for count in sorted({run["num_actors"] for run in runs})
+            row(
+                f"sockets, {count} actors, segments of {segment}",
+                [run for run in runs if (run["num_actors"], run["segment"]) == (count, segment)],
+                single,
+            )
+            for count, segment in sorted({(run["num_actors"], run["segment"]) for run in runs})
         ),
     ]
     sys.stdout.write("\n".join(rows) + "\n")

@@ -4,7 +4,7 @@
 
 Start weights, algorithm and evaluation are those of `tools.train_single` with the same seed. A robot's time does not
 wait: together the actors make `--rate` steps per second, and the learner must keep up (`updates_behind` in the result).
-The replay takes whole episodes, so each one of 200 steps comes in segments of `--segment` (the task goes on over a cut).
+The replay takes whole episodes, so one of 200 steps comes in segments of `--segment` (the task goes on over a cut).
 """
 
 import argparse
@@ -48,7 +48,7 @@ def main() -> None:
     parser.add_argument("--actors", type=int, nargs="+", default=[1, 2, 4])
     parser.add_argument("--steps", type=int, default=10_000)
     parser.add_argument("--rate", type=float, default=20.0, help="steps per second of all actors together")
-    parser.add_argument("--segment", type=int, default=25, help="steps of an episode that reach the replay together")
+    parser.add_argument("--segment", type=int, default=10, help="steps of an episode that reach the replay together")
     parser.add_argument("--evaluations", type=int, default=50)
     parser.add_argument("--output", type=Path, default=Path("outputs/pendulum/distributed.json"))
     arguments = parser.parse_args()
@@ -56,12 +56,15 @@ def main() -> None:
     rows = json.loads(arguments.output.read_text())["runs"] if arguments.output.exists() else []
     for seed in range(arguments.seeds):
         for num_actors in arguments.actors:
-            if any((row["seed"], row["num_actors"]) == (seed, num_actors) for row in rows):
+            if any(
+                (row["seed"], row["num_actors"], row["segment"]) == (seed, num_actors, arguments.segment)
+                for row in rows
+            ):
                 continue
             with tempfile.TemporaryDirectory() as name:
                 rows.append(run(Path(name), seed, num_actors, arguments))
             arguments.output.parent.mkdir(parents=True, exist_ok=True)
-            content = {"steps": arguments.steps, "rate": arguments.rate, "segment": arguments.segment, "runs": rows}
+            content = {"steps": arguments.steps, "rate": arguments.rate, "runs": rows}
             arguments.output.write_text(json.dumps(content, indent=1) + "\n")
 
 
@@ -95,14 +98,16 @@ def run(directory: Path, seed: int, num_actors: int, arguments: argparse.Namespa
     result = evaluated(config, root, arguments.evaluations)
     result.seconds = time.monotonic() - started
     logger.info("Seed %d, %d actors: %.1f in %.0f s.", seed, num_actors, np.mean(result.returns), result.seconds)
-    return {"num_actors": num_actors, "updates_behind": float(np.median(behind)), **asdict(result)}
+    behind_by = float(np.median(behind))
+    return {"num_actors": num_actors, "segment": arguments.segment, "updates_behind": behind_by, **asdict(result)}
 
 
 def prepare(directory: Path, seed: int, num_actors: int, arguments: argparse.Namespace) -> list[str]:
     """Writes keys and the policy to begin with; returns the configuration of learner and actors."""
     overrides = [
         "algo=sac", "task=pendulum", f"seed={seed}", f"output_dir={directory}", "unique_identifier=run", "resume=auto",
-        f"environment.wrappers=[{{name: segments, num_steps: {arguments.segment}}}]", f"environment.hz={_HZ}", f"environment.realtime_factor={arguments.rate / num_actors / _HZ}",
+        f"environment.wrappers=[{{name: segments, num_steps: {arguments.segment}}}]",
+        f"environment.hz={_HZ}", f"environment.realtime_factor={arguments.rate / num_actors / _HZ}",
         "algo.update_to_data=1", "algo.publish_every=10", f"algo.max_updates={arguments.steps}",
         "training.checkpoint_period=100000", f"checkpoint_path={directory}/start",
         f"transport.keys_dir={directory}/keys",
